@@ -1,0 +1,268 @@
+//! Settings: built-in values < `enginehouse.toml` < environment (`ENGINEHOUSE_SECTION__KEY`) < flags
+//! (`--set section.key=value`). Unknown keys are errors with a suggestion. Every key that is a time or an amount has its
+//! unit in its name.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+/// All settings of a host.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    pub routing: RoutingConfig,
+    pub worker: WorkerConfig,
+    pub engines: EnginesConfig,
+    pub plugins: PluginsConfig,
+    pub inputs: InputsConfig,
+    pub media: MediaConfig,
+}
+
+/// Whether plugins take part.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Plugins serve their types; everything else goes to the engines.
+    #[default]
+    Hybrid,
+    /// Every type goes to one of the two engines, whatever lies in the plugins folder.
+    Simple,
+}
+
+/// `[routing]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RoutingConfig {
+    pub mode: Mode,
+    /// Task types that ComfyUI serves.
+    pub comfy_task_types: Vec<String>,
+    /// Task types that this host must not take.
+    pub refuse: Vec<String>,
+}
+
+impl Default for RoutingConfig {
+    fn default() -> Self {
+        Self { mode: Mode::Hybrid, comfy_task_types: vec!["comfy".into()], refuse: Vec::new() }
+    }
+}
+
+/// `[worker]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct WorkerConfig {
+    /// A claim that is not renewed for so long is free for others.
+    pub lease_seconds: u64,
+    /// Claims are renewed so often.
+    pub renew_seconds: u64,
+    /// Attempts of a task whose failures are worth a new one.
+    pub max_attempts: u32,
+    /// How long SIGTERM waits for running tasks before it gives them back.
+    pub drain_seconds: u64,
+    /// Handlers that may be alive at once, waiting ones included.
+    pub max_live_instances: usize,
+    /// Consecutive deaths without a new result after which a task is set aside; 0: never.
+    pub quarantine_after_deaths: u32,
+}
+
+impl Default for WorkerConfig {
+    fn default() -> Self {
+        Self {
+            lease_seconds: 60,
+            renew_seconds: 15,
+            max_attempts: 3,
+            drain_seconds: 25,
+            max_live_instances: 500,
+            quarantine_after_deaths: 2,
+        }
+    }
+}
+
+/// `[engines]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct EnginesConfig {
+    /// The stand-in that needs no GPU serves an engine that is not configured. Off: such tasks fail as unavailable.
+    pub animatic: bool,
+    /// Longest running time of one engine job.
+    pub job_limit_seconds: u64,
+    pub comfyui: ComfyuiConfig,
+    pub wan2gp: Wan2gpConfig,
+}
+
+impl Default for EnginesConfig {
+    fn default() -> Self {
+        Self {
+            animatic: true,
+            job_limit_seconds: 3600,
+            comfyui: ComfyuiConfig::default(),
+            wan2gp: Wan2gpConfig::default(),
+        }
+    }
+}
+
+/// `[engines.comfyui]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ComfyuiConfig {
+    /// Folder of the ComfyUI checkout.
+    pub root: Option<String>,
+}
+
+/// `[engines.wan2gp]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Wan2gpConfig {
+    /// Folder of the Wan2GP checkout.
+    pub root: Option<String>,
+}
+
+/// `[plugins]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginsConfig {
+    /// A file is read once it has not changed for so long.
+    pub quiet_milliseconds: u64,
+    /// What every plugin gets that asks for it.
+    pub grant: Vec<String>,
+    /// Per plugin name: what it gets instead of `grant`.
+    pub grants: BTreeMap<String, Grant>,
+    /// Per plugin name: what `settings.get` answers.
+    pub settings: BTreeMap<String, Map<String, Value>>,
+    pub limits: PluginLimits,
+}
+
+impl Default for PluginsConfig {
+    fn default() -> Self {
+        Self {
+            quiet_milliseconds: 300,
+            grant: ["engines", "tasks", "artifacts", "media", "assist"].map(String::from).to_vec(),
+            grants: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            limits: PluginLimits::default(),
+        }
+    }
+}
+
+/// `[plugins.grants.NAME]`
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Grant {
+    /// None: the common `grant`.
+    pub capabilities: Option<Vec<String>>,
+    /// What `http` may reach.
+    pub http: Vec<HttpRule>,
+    /// Private addresses that `http` may reach, as `127.0.0.1` or `127.0.0.1:8188`.
+    pub addresses: Vec<String>,
+    /// Secrets by name.
+    pub secrets: BTreeMap<String, SecretGrant>,
+}
+
+/// One rule for outgoing requests.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HttpRule {
+    /// Host name, exactly.
+    pub host: String,
+    /// Methods; none given: GET alone.
+    #[serde(default)]
+    pub methods: Vec<String>,
+    /// The path must begin so, at a segment's border.
+    #[serde(default)]
+    pub path: String,
+}
+
+/// A secret that a plugin may send, never see.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretGrant {
+    /// Name of the environment variable that holds it…
+    #[serde(default)]
+    pub env: Option<String>,
+    /// … or the file.
+    #[serde(default)]
+    pub file: Option<String>,
+    /// Hosts it may be sent to.
+    pub hosts: Vec<String>,
+}
+
+/// `[plugins.limits]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PluginLimits {
+    /// Memory of one instance.
+    pub memory_mb: u64,
+    /// Computing time of one start of a handler; waiting in the host does not count.
+    pub cpu_seconds: f64,
+    /// Whole time of one start of a handler, waiting included.
+    pub wall_seconds: u64,
+    /// Log lines and output of one start.
+    pub log_kb: u64,
+    /// Recorded host calls of one attempt.
+    pub calls: u64,
+    /// Children of one task.
+    pub children: usize,
+    /// How deep tasks may be nested.
+    pub nesting: u32,
+    /// Bytes that one start may write as artifacts.
+    pub artifact_mb: u64,
+    /// Bytes that one start may send and receive by HTTP.
+    pub http_mb: u64,
+}
+
+impl Default for PluginLimits {
+    fn default() -> Self {
+        Self {
+            memory_mb: 256,
+            cpu_seconds: 30.0,
+            wall_seconds: 86_400,
+            log_kb: 1024,
+            calls: 100_000,
+            children: 2000,
+            nesting: 8,
+            artifact_mb: 1024,
+            http_mb: 64,
+        }
+    }
+}
+
+/// `[inputs]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct InputsConfig {
+    /// Tasks may name files below these folders; relative ones count from the home.
+    pub roots: Vec<String>,
+    /// Largest file that is downloaded.
+    pub download_mb: u64,
+    /// Longest time one download may take.
+    pub download_seconds: u64,
+    /// Private addresses that downloads may reach, as `127.0.0.1` or `127.0.0.1:8188`.
+    pub addresses: Vec<String>,
+}
+
+impl Default for InputsConfig {
+    fn default() -> Self {
+        Self { roots: vec!["inputs".into()], download_mb: 4096, download_seconds: 300, addresses: Vec::new() }
+    }
+}
+
+/// `[media]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct MediaConfig {
+    /// Program; a bare name is looked up in PATH.
+    pub ffmpeg: String,
+    pub ffprobe: String,
+    /// Longest time one run may take.
+    pub run_seconds: u64,
+    /// Most pixels of one frame, in millions.
+    pub megapixels: u64,
+    /// Most frames of one source or result.
+    pub frames: u64,
+}
+
+impl Default for MediaConfig {
+    fn default() -> Self {
+        Self { ffmpeg: "ffmpeg".into(), ffprobe: "ffprobe".into(), run_seconds: 1800, megapixels: 100, frames: 200_000 }
+    }
+}

@@ -1,0 +1,189 @@
+//! The two engines and who holds the GPU.
+//!
+//! A *job* is one request to an engine. Its key is `task/attempt/seq`; it owns a folder, and it is *finished* once
+//! `result.json` stands there (fsynced, then renamed): a finished job is never run again, whoever asks. Jobs queue in a
+//! *lane*, one lane per GPU, one job at a time.
+//!
+//! - `lane.rs`: the queue in front of a GPU: order, cancellation, waiting.
+//! - `folder.rs`: the job's folder and its durable result.
+//! - `direct.rs`: a task that is routed straight to an engine becomes a request.
+//! - `animatic/`: the engine that needs no GPU and no weights.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+use tokio_util::sync::CancellationToken;
+
+use crate::artifacts::Artifacts;
+use crate::clock::{Clock, Timestamp};
+use crate::task::{EngineKind, Failure, FileRef, TaskId};
+
+/// Names a job for ever: the call of an attempt that submitted it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct JobKey {
+    pub task: TaskId,
+    pub attempt: u32,
+    pub seq: u64,
+}
+
+impl fmt::Display for JobKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}/{}", self.task, self.attempt, self.seq)
+    }
+}
+
+/// What an engine is asked for. Files stand in it as `{"$artifact": "sha256:…"}`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Request {
+    /// Wan2GP: settings under their established names.
+    Generation { settings: Map<String, Value>, model_overrides: Map<String, Value> },
+    /// ComfyUI: a workflow in API format.
+    Workflow { workflow: Map<String, Value> },
+}
+
+impl Request {
+    pub fn engine(&self) -> EngineKind {
+        match self {
+            Request::Generation { .. } => EngineKind::Wan2gp,
+            Request::Workflow { .. } => EngineKind::Comfyui,
+        }
+    }
+}
+
+/// Called with (fraction, words) as the job proceeds. Must not block.
+pub type Report = Arc<dyn Fn(Option<f32>, String) + Send + Sync>;
+
+/// A job to submit.
+#[derive(Clone)]
+pub struct NewJob {
+    pub key: JobKey,
+    pub request: Request,
+    /// Names the job in progress reports.
+    pub label: Option<String>,
+    /// Of its task: higher goes first.
+    pub priority: i64,
+    /// Of its task: older goes first.
+    pub created_at: Timestamp,
+    pub report: Report,
+}
+
+/// What a finished job left.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JobResult {
+    /// The main output first.
+    pub outputs: Vec<FileRef>,
+    pub seconds: f64,
+}
+
+/// What is known about a model of Wan2GP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelInfo {
+    pub known: bool,
+    pub vace: bool,
+    pub family: Option<String>,
+    pub defaults: Map<String, Value>,
+}
+
+/// One job as an engine sees it.
+pub struct Job<'a> {
+    pub key: JobKey,
+    pub request: &'a Request,
+    /// Empty, on the same file system as the artifacts; what the engine leaves here is what it may return.
+    pub folder: PathBuf,
+    pub artifacts: &'a Artifacts,
+    pub report: Report,
+    pub cancel: CancellationToken,
+}
+
+/// A file that an engine produced, in the job's folder.
+#[derive(Clone, Debug)]
+pub struct Produced {
+    pub path: PathBuf,
+    pub name: String,
+}
+
+/// An engine. It runs one job at a time; the lane sees to that.
+#[async_trait]
+pub trait Engine: Send + Sync + 'static {
+    fn kind(&self) -> EngineKind;
+
+    /// What runs behind it, for people: `animatic`, `WanGP 12.60 at …`.
+    fn title(&self) -> String;
+
+    /// Runs a job to its end; the main output first. Cancelled: `Failure::cancelled`, promptly.
+    async fn run(&self, job: Job<'_>) -> Result<Vec<Produced>, Failure>;
+
+    /// What is known about a model.
+    async fn model_info(&self, model: &str) -> Result<ModelInfo, Failure>;
+}
+
+/// What `Engines` needs.
+pub struct EngineOptions {
+    /// Folder of the jobs: `data/jobs`.
+    pub jobs: PathBuf,
+    pub artifacts: Artifacts,
+    pub clock: Clock,
+    /// Absent: `unavailable`, with these words.
+    pub comfyui: Result<Arc<dyn Engine>, String>,
+    pub wan2gp: Result<Arc<dyn Engine>, String>,
+    /// Longest running time of a job when the caller names none.
+    pub job_limit: Duration,
+}
+
+/// The engines of a host, behind their lane.
+pub struct Engines {
+    options: EngineOptions,
+}
+
+impl Engines {
+    pub fn new(options: EngineOptions) -> Arc<Self> {
+        Arc::new(Self { options })
+    }
+
+    /// Queues a job. The same key and request again is the same job: running, finished, or taken from its durable result.
+    /// The same key with another request is refused (`effect_key_reused`, internal).
+    pub async fn submit(&self, job: NewJob) -> Result<JobKey, Failure> {
+        let _ = (job, &self.options.jobs);
+        todo!()
+    }
+
+    /// Waits for a job's end, for at most `limit` of its running time (queueing does not count; none: the host's limit).
+    /// `engine_timeout`, `engine_lost_task`, or what the engine said.
+    pub async fn wait(&self, job: JobKey, limit: Option<Duration>) -> Result<JobResult, Failure> {
+        let _ = (job, limit);
+        todo!()
+    }
+
+    /// Position of the first job of the list that has ended.
+    pub async fn wait_any(&self, jobs: &[JobKey]) -> Result<usize, Failure> {
+        let _ = jobs;
+        todo!()
+    }
+
+    /// Stops a job, queued or running. Nothing to do when it has ended.
+    pub async fn cancel(&self, job: JobKey) -> Result<(), Failure> {
+        let _ = job;
+        todo!()
+    }
+
+    /// Stops every job of a task and forgets them.
+    pub async fn cancel_task(&self, task: TaskId) {
+        let _ = task;
+    }
+
+    pub async fn model_info(&self, model: &str) -> Result<ModelInfo, Failure> {
+        let _ = model;
+        todo!()
+    }
+
+    /// How many jobs wait or run: the worker claims direct tasks while this is small.
+    pub fn load(&self) -> usize {
+        todo!()
+    }
+}

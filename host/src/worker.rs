@@ -1,0 +1,1 @@
+//! A task's way through the house: claim → route → run → settle.
