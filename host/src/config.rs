@@ -1,11 +1,24 @@
 //! Settings: built-in values < `enginehouse.toml` < environment (`ENGINEHOUSE_SECTION__KEY`) < flags
 //! (`--set section.key=value`). Unknown keys are errors with a suggestion. Every key that is a time or an amount has its
 //! unit in its name.
+//!
+//! - `load.rs`: the layers put together, each value with its origin.
+//! - `reference.rs`: every setting in one table, and the texts made from it.
+//! - `rules.rs`: what must hold between settings.
 
 use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+
+pub use load::{ConfigError, Entry, File, Loaded, Origin, Problem, process_environment};
+pub use reference::{Kind, SETTINGS, Setting, commented_toml, reference_markdown};
+pub use rules::CAPABILITIES;
+
+mod load;
+mod reference;
+mod rules;
 
 /// All settings of a host.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -208,6 +221,8 @@ pub struct PluginLimits {
     pub artifact_mb: u64,
     /// Bytes that one start may send and receive by HTTP.
     pub http_mb: u64,
+    /// Longest time of one HTTP request, its redirects and its answer included.
+    pub http_seconds: u64,
 }
 
 impl Default for PluginLimits {
@@ -222,6 +237,7 @@ impl Default for PluginLimits {
             nesting: 8,
             artifact_mb: 1024,
             http_mb: 64,
+            http_seconds: 300,
         }
     }
 }
@@ -243,6 +259,13 @@ pub struct InputsConfig {
 impl Default for InputsConfig {
     fn default() -> Self {
         Self { roots: vec!["inputs".into()], download_mb: 4096, download_seconds: 300, addresses: Vec::new() }
+    }
+}
+
+impl InputsConfig {
+    /// The roots as folders.
+    pub fn folders(&self, home: &Path) -> Vec<PathBuf> {
+        self.roots.iter().map(|root| home.join(root)).collect()
     }
 }
 

@@ -5,14 +5,16 @@
 //!
 //! | floor | rooms |
 //! |---|---|
-//! | 7 | main |
-//! | 6 | cli |
-//! | 5 | worker |
-//! | 4 | plugins |
-//! | 3 | engines |
-//! | 2 | media, store, router, schedule |
-//! | 1 | artifacts, config, home, net, task, tasklog |
-//! | 0 | clock, digest |
+//! | 9 | main |
+//! | 8 | cli |
+//! | 7 | worker |
+//! | 6 | plugins |
+//! | 5 | engines |
+//! | 4 | media, router, schedule, store |
+//! | 3 | artifacts |
+//! | 2 | net, tasklog |
+//! | 1 | config, task |
+//! | 0 | clock, digest, home, nearest |
 
 // Tests say what they expect by panicking.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
@@ -25,6 +27,7 @@ pub mod digest;
 pub mod engines;
 pub mod home;
 pub mod media;
+pub mod nearest;
 pub mod net;
 pub mod plugins;
 pub mod router;

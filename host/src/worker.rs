@@ -1,1 +1,370 @@
 //! A task's way through the house: claim → route → run → settle.
+//!
+//! Handlers (plugins) run in a pool of their own and hold no GPU; tasks that are routed straight to an engine are claimed
+//! only while the lane has room for them. Everything a task leaves behind is written with its claim token, so a worker
+//! that lost a claim can change nothing.
+//!
+//! - `claims.rs`: the claims this process holds: renewing, noticing their end.
+//! - `direct.rs`: a task without a plugin becomes one engine job.
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::clock::Stopwatch;
+use crate::config::{Config, Mode};
+use crate::plugins::{Plugins, Run, Services};
+use crate::router;
+use crate::store::{AfterFailure, Claim, ClaimRequest, StoreError, TypeFilter};
+use crate::task::{Failure, FailureClass, Handler, Holder, Outcome, Output, Route, Task, TaskId};
+use crate::tasklog::TaskLog;
+
+mod claims;
+mod direct;
+
+pub use claims::End;
+use claims::{Claims, Held};
+
+/// Direct tasks in this process: one running, one prepared.
+const DIRECT_ROOM: usize = 2;
+
+/// Most tasks taken by one claim.
+const CLAIM_BATCH: usize = 16;
+
+/// How often expired leases are looked for when nothing else wakes the worker.
+const JANITOR_TICK: Duration = Duration::from_secs(5);
+
+/// Pause after the store failed, before it is asked again.
+const STORE_PAUSE: Duration = Duration::from_secs(1);
+
+/// Takes tasks and brings each to its end.
+pub struct Worker {
+    pub services: Services,
+    pub plugins: Arc<Plugins>,
+    pub config: Arc<Config>,
+    pub holder: Holder,
+    /// Folder of the task logs.
+    pub logs: PathBuf,
+    /// Told where the time of each attempt went; for the bench.
+    pub timings: Option<mpsc::UnboundedSender<Timing>>,
+}
+
+/// Where the time of one attempt went.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// The claim that granted it, shared by all tasks of the batch.
+    pub claim: Duration,
+    /// Deciding the route and writing it down.
+    pub route: Duration,
+    /// The handler or the engine job.
+    pub run: Duration,
+    /// Writing down how it ended.
+    pub settle: Duration,
+}
+
+/// How a worker is told to stop.
+#[derive(Clone, Default)]
+pub struct Stop {
+    /// Claim nothing more; finish what runs, for at most `worker.drain_seconds`, then give it back.
+    pub drain: CancellationToken,
+    /// Give back at once.
+    pub now: CancellationToken,
+    /// Leave as soon as nothing is ready and nothing runs.
+    pub when_idle: bool,
+}
+
+/// What a worker did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    pub settled: u64,
+    pub given_back: u64,
+}
+
+struct State {
+    worker: Arc<Worker>,
+    claims: Claims,
+    tasks: TaskTracker,
+    /// A place became free.
+    room: Notify,
+}
+
+/// Works until told to stop.
+pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
+    let state = Arc::new(State {
+        claims: Claims::new(worker.services.store.clone(), Duration::from_secs(worker.config.worker.lease_seconds)),
+        worker,
+        tasks: TaskTracker::new(),
+        room: Notify::new(),
+    });
+    let keeper = tokio::spawn({
+        let (state, every) = (state.clone(), Duration::from_secs(state.worker.config.worker.renew_seconds));
+        async move { state.claims.keep(every).await }
+    });
+
+    let mut changes = state.worker.services.store.changes();
+    loop {
+        if stop.drain.is_cancelled() || stop.now.is_cancelled() {
+            break;
+        }
+        changes.mark_unchanged();
+        let taken = match state.take_what_fits().await {
+            Ok(taken) => taken,
+            Err(e) => {
+                tracing::error!(error = %e, "tasks could not be claimed; trying again in {} s", STORE_PAUSE.as_secs());
+                tokio::time::sleep(STORE_PAUSE).await;
+                continue;
+            }
+        };
+        if taken > 0 {
+            continue;
+        }
+        if stop.when_idle && state.claims.count() == 0 {
+            break;
+        }
+        tokio::select! {
+            _ = changes.changed() => {}
+            () = state.room.notified() => {}
+            () = tokio::time::sleep(JANITOR_TICK) => {}
+            () = stop.drain.cancelled() => {}
+            () = stop.now.cancelled() => {}
+        }
+    }
+
+    state.tasks.close();
+    let grace = Duration::from_secs(state.worker.config.worker.drain_seconds);
+    tokio::select! {
+        () = state.tasks.wait() => {}
+        () = tokio::time::sleep(grace) => tracing::warn!(
+            tasks = state.claims.count(), "still running after {} s: they are given back", grace.as_secs()),
+        () = stop.now.cancelled() => {}
+    }
+    state.claims.end_all(End::Drained);
+    state.tasks.wait().await;
+    keeper.abort();
+    state.claims.summary()
+}
+
+impl State {
+    /// Claims as much as there is room for. Returns how many tasks were started.
+    async fn take_what_fits(self: &Arc<Self>) -> Result<usize, StoreError> {
+        let config = &self.worker.config;
+        let refused: BTreeSet<String> = config.routing.refuse.iter().cloned().collect();
+        let served: BTreeSet<String> = match config.routing.mode {
+            Mode::Hybrid => self.worker.plugins.offers().plugins.keys().cloned().collect(),
+            Mode::Simple => BTreeSet::new(),
+        };
+        let handlers = TypeFilter::Only(served.difference(&refused).cloned().collect());
+        let direct = TypeFilter::Except(served.union(&refused).cloned().collect());
+
+        let pool_room = config.worker.max_live_instances.saturating_sub(self.claims.handlers()).min(CLAIM_BATCH);
+        let mut taken = if served.is_empty() { 0 } else { self.take(handlers, pool_room).await? };
+        let lane_room = DIRECT_ROOM.saturating_sub(self.claims.direct());
+        taken += self.take(direct, lane_room).await?;
+        Ok(taken)
+    }
+
+    async fn take(self: &Arc<Self>, types: TypeFilter, limit: usize) -> Result<usize, StoreError> {
+        if limit == 0 {
+            return Ok(0);
+        }
+        let lease = Duration::from_secs(self.worker.config.worker.lease_seconds);
+        let ask = ClaimRequest { holder: self.worker.holder.clone(), lease, types, limit };
+        let watch = Stopwatch::start();
+        let claims = self.worker.services.store.claim(ask).await?;
+        let claimed = watch.elapsed();
+        let taken = claims.len();
+        for claim in claims {
+            let route = self.worker.route(&claim);
+            let held = self.claims.add(&claim, matches!(route.handler, Handler::Plugin { .. }));
+            let state = self.clone();
+            self.tasks.spawn(async move {
+                let (id, worker) = (claim.task.id, state.worker.clone());
+                let serving = tokio::spawn({
+                    let held = held.clone();
+                    async move { worker.serve(claim, route, &held, claimed).await }
+                });
+                // A defect of ours in one attempt must neither take the others with it nor hold its claim for ever.
+                if let Err(broken) = serving.await {
+                    state.worker.broke_off(id, &held, &broken).await;
+                }
+                state.claims.remove(&held);
+                state.room.notify_one();
+            });
+        }
+        Ok(taken)
+    }
+}
+
+impl Worker {
+    /// Where a claimed task goes. One that goes on in its attempt stays with the plugin version it began on.
+    fn route(&self, claim: &Claim) -> Route {
+        let task = &claim.task;
+        let hybrid = self.config.routing.mode == Mode::Hybrid;
+        match &task.route {
+            Some(route) if claim.resumed && hybrid && matches!(route.handler, Handler::Plugin { .. }) => route.clone(),
+            _ => router::route(&task.task_type, &task.params, &self.plugins.offers(), &self.config.routing),
+        }
+    }
+
+    /// One attempt, from route to settlement.
+    async fn serve(self: Arc<Self>, claim: Claim, route: Route, held: &Held, claimed: Duration) {
+        let task = claim.task;
+        let watch = Stopwatch::start();
+        let log = TaskLog::new(&self.logs, task.id, task.attempts, self.services.clock.clone());
+        let store = &self.services.store;
+        if task.route.as_ref() != Some(&route)
+            && let Err(e) = store.set_route(task.id, claim.token, route.clone()).await
+        {
+            return self.lost(&task, held, &e);
+        }
+        let went_on = if claim.resumed { ", going on" } else { "" };
+        log.write("host", "info", &format!("attempt {}{went_on}: {}", task.attempts, route.reason));
+
+        let routed = watch.elapsed();
+        let result = tokio::select! {
+            result = self.execute(&task, &route, &log, held) => result,
+            // Handlers and jobs stop by themselves when their token fires; this bounds how long that may take.
+            () = held.overdue() => Err(Failure::cancelled("the handler did not stop in time")),
+        };
+        let ran = watch.elapsed();
+        self.settle(&task, &route, &log, held, result).await;
+        if let Some(timings) = &self.timings {
+            let (run, settle) = (ran.saturating_sub(routed), watch.elapsed().saturating_sub(ran));
+            // Nobody listens any more: the bench is over.
+            timings.send(Timing { claim: claimed, route: routed, run, settle }).ok();
+        }
+    }
+
+    async fn execute(&self, task: &Task, route: &Route, log: &TaskLog, held: &Held) -> Result<Outcome, Failure> {
+        match &route.handler {
+            Handler::Plugin { digest, .. } => {
+                let plugin = self.plugins.get(*digest).await?;
+                let run = Run { task: task.clone(), token: held.token, log: log.clone(), cancel: held.cancel.clone() };
+                self.plugins.handle(&plugin, &self.services, run).await
+            }
+            Handler::Comfyui { .. } | Handler::Wan2gp { .. } => {
+                direct::run(self, task, route, log, held).await.map(Outcome::Done)
+            }
+            Handler::Refused => Err(Failure::denied("refused", route.reason.clone())),
+        }
+    }
+
+    /// Writes down how the attempt ended.
+    async fn settle(&self, task: &Task, route: &Route, log: &TaskLog, held: &Held, result: Result<Outcome, Failure>) {
+        let store = &self.services.store;
+        let (id, token) = (task.id, held.token);
+        let written = match held.end() {
+            Some(End::Ended(_) | End::Lost) => {
+                self.services.engines.cancel_task(id).await;
+                return held.note(None);
+            }
+            Some(End::Drained) if result.is_err() => {
+                self.services.engines.cancel_task(id).await;
+                log.write("host", "info", "given back: the worker stops");
+                let written = store.release(id, token).await;
+                held.note(None);
+                return written.unwrap_or_else(|e| self.lost(task, held, &e));
+            }
+            _ => match result {
+                Ok(Outcome::Done(output)) => {
+                    log.write("host", "info", &format!("complete: {}", in_words(&output)));
+                    match self.publish(task, &output).await {
+                        Ok(()) => store.complete(id, token, output).await,
+                        Err(failure) => self.fail(task, log, held, failure).await,
+                    }
+                }
+                Ok(Outcome::Delegated(delegation)) => {
+                    log.write("host", "info", "its children go on from here");
+                    store.delegate(id, token, delegation).await
+                }
+                Err(failure) => self.fail(task, log, held, failure).await,
+            },
+        };
+        match written {
+            Ok(()) => {
+                held.note(Some(()));
+                tracing::info!(task = %id, task_type = task.task_type, handler = route.handler.kind(), "settled");
+                self.publish_parents(task).await;
+            }
+            Err(e) => self.lost(task, held, &e),
+        }
+    }
+
+    async fn fail(&self, task: &Task, log: &TaskLog, held: &Held, failure: Failure) -> Result<(), StoreError> {
+        // What the handler left running would hold the GPU for nobody.
+        self.services.engines.cancel_task(task.id).await;
+        log.write("host", "error", &format!("{} ({}): {}", failure.code, failure.class, failure.message));
+        if let Some(detail) = &failure.detail {
+            log.write("host", "error", detail);
+        }
+        let failure = if failure.class == FailureClass::Quarantined {
+            Failure { class: FailureClass::Internal, ..failure }
+        } else {
+            failure
+        };
+        let after = self.services.store.fail(task.id, held.token, failure, self.config.worker.max_attempts).await?;
+        if let AfterFailure::Requeued { next_attempt } = after {
+            log.write("host", "info", &format!("queued again for attempt {next_attempt}"));
+        }
+        Ok(())
+    }
+
+    /// Results appear under `outputs/TYPE/ID_name`, for people.
+    async fn publish(&self, task: &Task, output: &Output) -> Result<(), Failure> {
+        if let Output::File { file, extra, .. } = output {
+            for file in std::iter::once(file).chain(extra) {
+                self.services.artifacts.publish(file, &task.task_type, &task.id.to_string()).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A task that was the last child may have completed its parents.
+    async fn publish_parents(&self, task: &Task) {
+        let mut above = task.parent;
+        while let Some(id) = above {
+            let Ok(parent) = self.services.store.get(id).await else { return };
+            let Some(output) = &parent.output else { return };
+            if let Err(failure) = self.publish(&parent, output).await {
+                tracing::warn!(task = %id, error = %failure, "the result is kept but could not be linked under outputs");
+            }
+            above = parent.parent;
+        }
+    }
+
+    /// The attempt ended in a panic: the task fails, the worker goes on.
+    async fn broke_off(&self, task: TaskId, held: &Held, broken: &JoinError) {
+        tracing::error!(%task, error = %broken, "the host broke off an attempt; this is a defect");
+        self.services.engines.cancel_task(task).await;
+        let failure =
+            Failure::internal("host_defect", format!("The host broke off this attempt ({broken}); this is a defect."));
+        if let Err(e) = self.services.store.fail(task, held.token, failure, self.config.worker.max_attempts).await {
+            tracing::error!(%task, error = %e, "the end of a task could not be written");
+        }
+        held.note(None);
+    }
+
+    /// What this worker had to say no longer counts, or could not be written: the lease will free the task.
+    fn lost(&self, task: &Task, held: &Held, error: &StoreError) {
+        held.note(None);
+        match error {
+            StoreError::LostClaim { .. } => tracing::info!(task = %task.id, "{error}"),
+            _ => tracing::error!(task = %task.id, error = %error, "the end of a task could not be written"),
+        }
+    }
+}
+
+fn in_words(output: &Output) -> String {
+    match output {
+        Output::File { file, extra, .. } if extra.is_empty() => file.name.clone(),
+        Output::File { file, extra, .. } => format!("{} and {} more", file.name, extra.len()),
+        Output::Text { .. } => "a text".into(),
+        Output::Facts { .. } => "facts".into(),
+    }
+}

@@ -1,1 +1,10 @@
+//! What the suites share: the built binary, components, homes, pictures and videos, the conformance suite of stores.
 
+pub mod dying_store;
+pub mod guests;
+pub mod handlers;
+pub mod host;
+pub mod numbered;
+pub mod pictures;
+pub mod store_conformance;
+pub mod web;

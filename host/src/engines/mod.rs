@@ -8,6 +8,9 @@
 //! - `folder.rs`: the job's folder and its durable result.
 //! - `direct.rs`: a task that is routed straight to an engine becomes a request.
 //! - `animatic/`: the engine that needs no GPU and no weights.
+//!
+//! An `Engines` needs a Tokio runtime when a job is submitted. It keeps how each job ended until `cancel_task` forgets the
+//! task: call that when a task has ended, however it ended.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,6 +25,13 @@ use tokio_util::sync::CancellationToken;
 use crate::artifacts::Artifacts;
 use crate::clock::{Clock, Timestamp};
 use crate::task::{EngineKind, Failure, FileRef, TaskId};
+
+pub mod animatic;
+pub mod direct;
+mod folder;
+mod lane;
+
+use lane::Lane;
 
 /// Names a job for ever: the call of an attempt that submitted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -93,6 +103,8 @@ pub struct ModelInfo {
 /// One job as an engine sees it.
 pub struct Job<'a> {
     pub key: JobKey,
+    /// What its owner calls it: `segment 2`.
+    pub label: Option<&'a str>,
     pub request: &'a Request,
     /// Empty, on the same file system as the artifacts; what the engine leaves here is what it may return.
     pub folder: PathBuf,
@@ -136,54 +148,78 @@ pub struct EngineOptions {
     pub job_limit: Duration,
 }
 
+/// What the lane does at one moment, for people.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LaneStatus {
+    pub running: Option<RunningJob>,
+    /// Jobs that wait.
+    pub queued: usize,
+}
+
+/// The job that holds the GPU.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunningJob {
+    pub key: JobKey,
+    pub label: Option<String>,
+    pub engine: EngineKind,
+    pub since: Timestamp,
+}
+
 /// The engines of a host, behind their lane.
 pub struct Engines {
-    options: EngineOptions,
+    lane: Arc<Lane>,
 }
 
 impl Engines {
     pub fn new(options: EngineOptions) -> Arc<Self> {
-        Arc::new(Self { options })
+        Arc::new(Self { lane: Arc::new(Lane::new(options)) })
     }
 
     /// Queues a job. The same key and request again is the same job: running, finished, or taken from its durable result.
-    /// The same key with another request is refused (`effect_key_reused`, internal).
+    /// The same key with another request is refused (`effect_key_reused`, internal); an engine that is not there answers
+    /// `engine_unavailable`. A job that was cancelled, or broken off by the host, runs again when it is submitted again.
     pub async fn submit(&self, job: NewJob) -> Result<JobKey, Failure> {
-        let _ = (job, &self.options.jobs);
-        todo!()
+        self.lane.submit(job).await
     }
 
     /// Waits for a job's end, for at most `limit` of its running time (queueing does not count; none: the host's limit).
-    /// `engine_timeout`, `engine_lost_task`, or what the engine said.
+    /// `engine_timeout` (the job goes on), `engine_lost_task`, or what the engine said. A job that is not known here but
+    /// left a durable result is finished; any other unknown job is lost: submit it again first.
     pub async fn wait(&self, job: JobKey, limit: Option<Duration>) -> Result<JobResult, Failure> {
-        let _ = (job, limit);
-        todo!()
+        self.lane.wait(job, limit).await
     }
 
-    /// Position of the first job of the list that has ended.
+    /// Position of the first job of the list that has ended; a job that nobody knows counts as ended (`wait` says how).
+    /// `no_jobs` for an empty list.
     pub async fn wait_any(&self, jobs: &[JobKey]) -> Result<usize, Failure> {
-        let _ = jobs;
-        todo!()
+        self.lane.wait_any(jobs).await
     }
 
-    /// Stops a job, queued or running. Nothing to do when it has ended.
+    /// Stops a job, queued or running, and returns when it has stopped. The engine is told at once, also when this call
+    /// is dropped half-way. Nothing to do when the job has ended.
     pub async fn cancel(&self, job: JobKey) -> Result<(), Failure> {
-        let _ = job;
-        todo!()
+        self.lane.cancel(job).await;
+        Ok(())
     }
 
-    /// Stops every job of a task and forgets them.
+    /// Stops every job of a task and forgets them. Durable results stay.
     pub async fn cancel_task(&self, task: TaskId) {
-        let _ = task;
+        self.lane.cancel_task(task).await;
     }
 
+    /// What is known about a model of Wan2GP.
     pub async fn model_info(&self, model: &str) -> Result<ModelInfo, Failure> {
-        let _ = model;
-        todo!()
+        self.lane.engine(EngineKind::Wan2gp)?.model_info(model).await
     }
 
     /// How many jobs wait or run: the worker claims direct tasks while this is small.
     pub fn load(&self) -> usize {
-        todo!()
+        let status = self.lane.status();
+        status.queued + usize::from(status.running.is_some())
+    }
+
+    /// What the lane does now.
+    pub fn status(&self) -> LaneStatus {
+        self.lane.status()
     }
 }

@@ -1,8 +1,14 @@
 //! Pictures and videos. ffmpeg and ffprobe run behind this interface and nowhere else.
 //!
+//! - `process.rs`: one run of ffmpeg: guarded, bounded, reaped.
+//! - `sniff.rs`: pictures are known by their first bytes.
+//! - `whole.rs`: whether a file is as long as it says.
 //! - `probe.rs`: what a file is: frames counted, size as displayed, rate.
 //! - `frames.rs`: raw frames in and out of ffmpeg, for those that compute on pixels.
 //! - `timeline.rs`: the JSON of `render`, parsed and checked.
+//! - `plan.rs`: which frames of which file a timeline means.
+//! - `clip.rs`: the frames of one clip, decoded ahead.
+//! - `pixels.rs`: adjusting, blending, sharpening.
 //! - `render.rs`: a timeline becomes one file.
 //! - `intake.rs`: files of users become artifacts: pictures upright, broken files refused.
 
@@ -11,11 +17,21 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::config::MediaConfig;
 use crate::digest::Digest;
 use crate::task::Failure;
 
+mod clip;
 pub mod frames;
 pub mod intake;
+mod pixels;
+mod plan;
+mod probe;
+mod process;
+mod render;
+mod sniff;
+mod timeline;
+mod whole;
 
 /// ffmpeg, ffprobe and the limits they run under. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,6 +52,18 @@ pub struct Tools {
     pub frames: u64,
 }
 
+impl From<&MediaConfig> for Tools {
+    fn from(config: &MediaConfig) -> Self {
+        Self {
+            ffmpeg: config.ffmpeg.clone().into(),
+            ffprobe: config.ffprobe.clone().into(),
+            seconds: config.run_seconds,
+            pixels: config.megapixels.saturating_mul(1_000_000),
+            frames: config.frames,
+        }
+    }
+}
+
 /// What a file is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -45,8 +73,9 @@ pub enum Kind {
     Audio,
 }
 
-/// The facts of a file. Frames are counted, not estimated; sizes are as displayed.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The facts of a file. Frames are counted, not estimated; sizes are as displayed, in pixels. What does not apply is 0:
+/// rate and seconds of a picture, frames and size of sound.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Probe {
     pub kind: Kind,
     pub frames: u64,
@@ -78,19 +107,74 @@ impl Media {
     /// Code `unreadable_media` when it is no picture, video or sound, or is cut off; `ffmpeg_missing` with the command
     /// that installs it.
     pub async fn probe(&self, path: &Path) -> Result<Probe, Failure> {
-        let _ = (path, &self.tools);
-        todo!()
+        Ok(probe::probe(self, path).await?.facts)
     }
 
-    /// Renders a timeline (the JSON of `media.render` in `wit/media.wit`) into a file in `folder`. `source` gives the file
-    /// of a digest.
+    /// Renders a timeline (the JSON of `media.render` in `wit/media.wit`) into a new file in `folder`, which must exist.
+    /// `source` gives the file of a digest.
+    ///
+    /// Codes: `invalid_timeline`, `range_outside_source`, `layers_not_supported`, `unreadable_media`, `no_pictures`,
+    /// `no_sound`, `media_too_large`, `media_too_slow`, `ffmpeg_missing`, and those of `source`.
     pub async fn render(
         &self,
         timeline: &Value,
         source: &(dyn Fn(Digest) -> Result<PathBuf, Failure> + Send + Sync),
         folder: &Path,
     ) -> Result<Rendered, Failure> {
-        let _ = (timeline, source, folder);
-        todo!()
+        render::render(self, timeline, source, folder).await
+    }
+
+    /// Frame `frame` (the first is 0) of a picture or video, at its own size, as the bytes of a PNG. Codes: those of
+    /// [`Media::probe`]; `range_outside_source`.
+    pub async fn frame_png(&self, path: &Path, frame: u64) -> Result<Vec<u8>, Failure> {
+        render::frame_png(self, path, frame).await
+    }
+
+    /// Code `media_too_large` when a frame of this size is over the limit.
+    fn fits(&self, width: u64, height: u64, what: &str) -> Result<(), Failure> {
+        if width.saturating_mul(height) <= self.tools.pixels {
+            return Ok(());
+        }
+        Err(Failure::denied(
+            "media_too_large",
+            format!(
+                "{what} is {width}x{height}, over the {:.1} megapixels that the setting `media.megapixels` allows",
+                self.tools.pixels as f64 / 1e6
+            ),
+        ))
+    }
+}
+
+/// A rate as ffmpeg takes it exactly: whole, an NTSC rate (n·1000/1001), or in thousandths.
+fn rate(fps: f64) -> Result<String, Failure> {
+    const NEAR: f64 = 1e-3;
+    if !fps.is_finite() || !(0.001..=1000.0).contains(&fps) {
+        return Err(Failure::invalid("invalid_rate", format!("{fps} is no frame rate: expected 0.001 to 1000")));
+    }
+    let whole = fps.round();
+    let ntsc = (fps * 1.001).round();
+    Ok(if whole >= 1.0 && (fps - whole).abs() < NEAR {
+        format!("{whole}")
+    } else if ntsc >= 1.0 && (fps - ntsc / 1.001).abs() < NEAR {
+        format!("{}/1001", ntsc * 1000.0)
+    } else {
+        format!("{}/1000", (fps * 1000.0).round())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn common_rates_are_written_exactly() {
+        let texts =
+            [(16.0, "16"), (29.97, "30000/1001"), (23.976_024, "24000/1001"), (12.5, "12500/1000"), (0.5, "500/1000")];
+        for (fps, text) in texts {
+            assert_eq!(rate(fps).unwrap(), text);
+        }
+        for bad in [0.0, -1.0, f64::NAN, f64::INFINITY, 5000.0] {
+            assert_eq!(rate(bad).unwrap_err().code, "invalid_rate");
+        }
     }
 }

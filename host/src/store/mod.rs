@@ -24,6 +24,8 @@ use crate::clock::Timestamp;
 use crate::digest::Digest;
 use crate::task::{Delegation, Failure, Holder, Output, Progress, Route, Status, Task, TaskId};
 
+pub mod holder;
+pub mod progress;
 pub mod sqlite;
 
 /// A store that many rooms share.
@@ -100,7 +102,7 @@ pub struct ChildLimits {
 }
 
 /// Which task types a claimer can run now.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TypeFilter {
     Any,
     Only(BTreeSet<String>),
@@ -201,11 +203,13 @@ pub struct Counts {
 /// The interface.
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
-    /// Creates a task. Acknowledged means durable.
+    /// Creates a task. Acknowledged means durable. One that would wait for a task that ended badly fails at once, as it
+    /// would have a moment later. Refused: `unknown_dependency`, `duplicate_id`, `idempotency_mismatch`.
     async fn submit(&self, new: NewTask) -> Result<Task>;
 
     /// Creates children of a task that the token holds: all or none, in order. A key that exists already is left alone
-    /// and its id returned. Refused: `unknown_dependency`, `dependency_cycle` (a sibling that comes later), `parent_ended`,
+    /// and its id returned. Of equally urgent children, those that come first in the batch are claimed first. Refused:
+    /// `unknown_dependency`, `dependency_cycle` (a sibling that comes later, or a task above it), `parent_ended`,
     /// `too_many_children`, `nested_too_deep`, `duplicate_key` (twice in one batch).
     async fn create_children(
         &self,
@@ -215,11 +219,16 @@ pub trait Store: Send + Sync + 'static {
         limits: ChildLimits,
     ) -> Result<Vec<TaskId>>;
 
-    /// Removes a child of the token's task that has not started, as if it had never been.
+    /// Removes a child of the token's task that has not started, as if it had never been. Refused: `not_a_child`,
+    /// `child_started`, `child_awaited` (another task waits for it).
     async fn remove_child(&self, parent: TaskId, token: ClaimToken, child: TaskId) -> Result<()>;
 
     /// Claims ready tasks: Queued, dependencies complete, type suitable; or In Progress with a lease that has run out
-    /// or a holder on this machine that is gone. Priority first, then oldest, then id.
+    /// or a holder on this machine that is gone ([`holder::is_gone`]). Priority first, then oldest, then id.
+    ///
+    /// A task that lost its holder goes on in the same attempt. A death is charged when its holder is known to be dead
+    /// (a lease that merely ran out proves nothing), it recorded no new result since that holder began, and it has no
+    /// open children that it may have waited for. One death too many and it fails with class and code `quarantined`.
     async fn claim(&self, ask: ClaimRequest) -> Result<Vec<Claim>>;
 
     /// Renews leases; answers in the order given.
@@ -234,8 +243,10 @@ pub trait Store: Send + Sync + 'static {
     /// The task is complete. The same token and output again is a success again.
     async fn complete(&self, task: TaskId, token: ClaimToken, output: Output) -> Result<()>;
 
-    /// The handler has handed the task to its children. When all of them have ended already it is settled at once;
-    /// without any child it completes with its facts.
+    /// The handler has handed the task to its children. When all of them have ended already, or one of them badly, it is
+    /// settled at once; without any child it completes with its facts. Its output is that of the child `output_from`
+    /// with the facts added (a text stays a text), or the facts alone. The same again is a success again. Refused:
+    /// `unknown_child` (`output_from` names no child).
     async fn delegate(&self, task: TaskId, token: ClaimToken, delegation: Delegation) -> Result<()>;
 
     /// The attempt failed. Queued again when the failure is retryable and fewer than `max_attempts` were made.
@@ -244,20 +255,44 @@ pub trait Store: Send + Sync + 'static {
     /// Gives the task back in the same attempt, nothing charged (drain, no room).
     async fn release(&self, task: TaskId, token: ClaimToken) -> Result<()>;
 
-    /// Cancels a task and everything below it. False: it had ended already.
+    /// Cancels a task and everything below it. False: it had ended already. As with a failure, those that wait for it
+    /// fail with `dependency_failed`, and a parent that had delegated to it fails with `child_cancelled`.
     async fn cancel(&self, task: TaskId, why: String) -> Result<bool>;
 
-    /// Opens a new attempt of a failed or cancelled task. Its failed descendants are reopened with it when it was delegated.
+    /// Opens a new attempt of a failed or cancelled task; deaths count from 0 again. What its end took along comes back:
+    ///
+    /// - Its failed and cancelled descendants are queued again, the complete ones stay complete, so that a handler that
+    ///   creates its children by key finds them all. A task that was delegated is In Progress and delegated again, and
+    ///   its children finish it; any other is queued.
+    /// - When its parent had delegated to it and ended badly, the parent is retried, with all that stands below it.
+    /// - Tasks that failed only because they waited for one of these are queued again.
+    ///
+    /// Refused: `not_retryable` (it has not ended badly), `parent_ended` (its parent ended badly and worked itself: retry
+    /// the parent), `dependency_failed` (it waits for another task that ended badly: retry that one first).
     async fn retry(&self, task: TaskId) -> Result<Task>;
 
     async fn get(&self, task: TaskId) -> Result<Task>;
+
+    /// Where several tasks stand, in the order given; none for one that is gone.
+    async fn statuses(&self, tasks: &[TaskId]) -> Result<Vec<Option<Status>>> {
+        let mut found = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            match self.get(*task).await {
+                Ok(task) => found.push(Some(task.status)),
+                Err(StoreError::NotFound(_)) => found.push(None),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(found)
+    }
 
     async fn list(&self, filter: TaskFilter) -> Result<Vec<Task>>;
 
     async fn counts(&self) -> Result<Counts>;
 
     /// Writes one row of the journal, or brings the row of the same (attempt, seq) from intent to done. Durable when
-    /// it returns.
+    /// it returns. The same row again is a success again. Refused: `effect_key_reused` (the number belongs to a call of
+    /// another function or with other arguments), `call_already_done` (another result is on record), `other_attempt`.
     async fn journal_write(&self, task: TaskId, token: ClaimToken, entry: JournalEntry) -> Result<()>;
 
     /// The journal of one attempt in order.

@@ -1,0 +1,223 @@
+//! Opens a home and wires the rooms together: settings, store, plugins, engines.
+
+use std::io::{Read, Seek, Write};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use rustix::fs::FlockOperation;
+
+use crate::artifacts::Artifacts;
+use crate::artifacts::download::Downloader;
+use crate::cli::Global;
+use crate::cli::exit::{self, Stop};
+use crate::clock::Clock;
+use crate::config::{self, Config, Loaded};
+use crate::engines::animatic::Animatic;
+use crate::engines::{Engine, EngineOptions, Engines};
+use crate::home::Home;
+use crate::media::intake::Intake;
+use crate::media::{Media, Tools};
+use crate::net::NetPolicy;
+use crate::plugins::{PluginOptions, Plugins, Services, Snapshot};
+use crate::store::sqlite::{SqliteSettings, SqliteStore};
+use crate::store::{SharedStore, holder};
+use crate::worker::Worker;
+
+/// A home with its settings read; the rooms are opened as a command needs them.
+pub struct House {
+    pub home: Home,
+    pub config: Arc<Config>,
+    pub loaded: Loaded,
+    pub clock: Clock,
+}
+
+impl House {
+    /// Reads the settings. Wrong ones end the command with code 78.
+    pub fn open(global: &Global) -> Result<Self, Stop> {
+        Self::at(Home::new(&global.home), global)
+    }
+
+    /// The same for a home that the command chose.
+    pub fn at(home: Home, global: &Global) -> Result<Self, Stop> {
+        let mut flags = Vec::new();
+        for pair in &global.set {
+            let (key, value) = pair.split_once('=').ok_or_else(|| {
+                Stop::new(
+                    exit::USAGE,
+                    anyhow::anyhow!("`--set {pair}`: expected KEY=VALUE, as in `--set routing.mode=simple`"),
+                )
+            })?;
+            flags.push((key.trim().to_string(), value.to_string()));
+        }
+        let env = config::process_environment();
+        let loaded = Config::of_home(&home, &env, &flags).map_err(|e| Stop::new(exit::CONFIG, e))?;
+        let config = Arc::new(loaded.config.clone());
+        Ok(Self { home, config, loaded, clock: Clock::system() })
+    }
+
+    /// The task store; made with the first call.
+    pub async fn store(&self) -> Result<SharedStore, Stop> {
+        let path = self.home.store();
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+        }
+        let settings = SqliteSettings {
+            quarantine_after_deaths: self.config.worker.quarantine_after_deaths,
+            ..SqliteSettings::default()
+        };
+        let store = SqliteStore::open(&path, self.clock.clone(), settings)
+            .await
+            .with_context(|| format!("cannot open the task store {}", path.display()))?;
+        Ok(store)
+    }
+
+    /// The plugins of the folder, in service.
+    pub async fn plugins(&self) -> Result<Arc<Plugins>, Stop> {
+        let options = PluginOptions {
+            folder: self.home.plugins(),
+            data: self.home.plugin_data(),
+            compiler: std::env::current_exe().context("cannot find the path of this program")?,
+            config: self.config.clone(),
+            clock: self.clock.clone(),
+        };
+        Ok(Plugins::open(options).await?)
+    }
+
+    /// What the plugins folder offers: from the running worker's own record, else by reading the folder.
+    pub async fn snapshot(&self) -> Result<Snapshot, Stop> {
+        if self.worker_pid().is_some()
+            && let Some(snapshot) = Snapshot::read(&self.home.plugin_data())?
+        {
+            return Ok(snapshot);
+        }
+        Ok(self.plugins().await?.snapshot().as_ref().clone())
+    }
+
+    pub fn artifacts(&self) -> Result<Artifacts, Stop> {
+        Ok(Artifacts::open(&self.home.data(), &self.home.outputs())?)
+    }
+
+    pub fn media(&self) -> Media {
+        let c = &self.config.media;
+        Media::new(Tools {
+            ffmpeg: PathBuf::from(&c.ffmpeg),
+            ffprobe: PathBuf::from(&c.ffprobe),
+            seconds: c.run_seconds,
+            pixels: c.megapixels.saturating_mul(1_000_000),
+            frames: c.frames,
+        })
+    }
+
+    /// The way in for files.
+    pub fn intake(&self) -> Result<Intake, Stop> {
+        let c = &self.config.inputs;
+        Ok(Intake {
+            artifacts: self.artifacts()?,
+            downloader: Downloader {
+                policy: NetPolicy { allow: c.addresses.clone() },
+                bytes: c.download_mb.saturating_mul(1024 * 1024),
+                timeout: Duration::from_secs(c.download_seconds),
+            },
+            media: self.media(),
+            roots: c.folders(self.home.folder()),
+        })
+    }
+
+    /// Everything a worker needs.
+    pub async fn worker(&self) -> Result<Arc<Worker>, Stop> {
+        let (artifacts, media) = (self.artifacts()?, self.media());
+        let engines = Engines::new(EngineOptions {
+            jobs: self.home.jobs(),
+            artifacts: artifacts.clone(),
+            clock: self.clock.clone(),
+            comfyui: self.comfyui(),
+            wan2gp: self.wan2gp(&media),
+            job_limit: Duration::from_secs(self.config.engines.job_limit_seconds),
+        });
+        let services = Services {
+            store: self.store().await?,
+            engines,
+            artifacts,
+            media,
+            intake: self.intake()?,
+            clock: self.clock.clone(),
+        };
+        Ok(Arc::new(Worker {
+            services,
+            plugins: self.plugins().await?,
+            config: self.config.clone(),
+            holder: holder::this_process(),
+            logs: self.home.logs(),
+            timings: None,
+        }))
+    }
+
+    fn wan2gp(&self, media: &Media) -> Result<Arc<dyn Engine>, String> {
+        match (&self.config.engines.wan2gp.root, self.config.engines.animatic) {
+            (Some(root), _) => Err(format!(
+                "engines.wan2gp.root is {root}, but this version cannot drive a Wan2GP checkout yet; remove the setting to \
+                 render with the animatic stand-in"
+            )),
+            (None, true) => Ok(Arc::new(Animatic::new(media.clone()))),
+            (None, false) => Err("no Wan2GP is configured and the animatic stand-in is switched off \
+                                  (engines.animatic = false); set engines.wan2gp.root or engines.animatic = true"
+                .into()),
+        }
+    }
+
+    fn comfyui(&self) -> Result<Arc<dyn Engine>, String> {
+        Err("this version cannot drive ComfyUI yet, and the animatic stand-in cannot run a workflow; workflows wait for a \
+             version that can"
+            .into())
+    }
+
+    /// Takes the place of this home's worker; it is free again when the value is dropped, however the process ends.
+    pub fn take_worker_lock(&self) -> Result<WorkerLock, Stop> {
+        let path = self.home.worker_lock();
+        std::fs::create_dir_all(self.home.data())
+            .with_context(|| format!("cannot make the folder {}", self.home.data().display()))?;
+        let mut file = std::fs::OpenOptions::new()
+            .create(true)
+            .read(true)
+            .write(true)
+            .truncate(false)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let mut pid = String::new();
+            file.read_to_string(&mut pid).ok();
+            return Err(Stop::new(
+                exit::UNAVAILABLE,
+                anyhow::anyhow!(
+                    "a worker (pid {}) already works in {}; stop it first, or use another --home",
+                    pid.trim(),
+                    self.home.folder().display()
+                ),
+            ));
+        }
+        file.set_len(0)?;
+        file.rewind()?;
+        write!(file, "{}", std::process::id())?;
+        file.flush()?;
+        Ok(WorkerLock { _file: file })
+    }
+
+    /// Pid of the worker that runs in this home, if one does.
+    pub fn worker_pid(&self) -> Option<String> {
+        let mut file = std::fs::File::open(self.home.worker_lock()).ok()?;
+        // A shared lock is refused exactly while a worker holds its exclusive one.
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+            return None;
+        }
+        let mut pid = String::new();
+        file.read_to_string(&mut pid).ok()?;
+        Some(pid.trim().to_string())
+    }
+}
+
+/// The place of a home's worker.
+pub struct WorkerLock {
+    _file: std::fs::File,
+}

@@ -1,0 +1,522 @@
+//! The queue in front of a GPU: one job at a time, whichever engine it is for.
+//!
+//! The lane's state stands behind one short lock; every job has a watched [`Phase`] that waiters follow. A Tokio task
+//! works the queue off and ends when it is empty, so an idle lane costs nothing. Each run has a Tokio task of its own: an
+//! engine that panics loses its job, not the lane, and one that does not stop when told is dropped.
+
+use std::collections::HashMap;
+use std::path::{Component, Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures::FutureExt;
+use futures::future::select_all;
+use tokio::sync::watch;
+use tokio::task::{JoinError, JoinHandle, spawn_blocking};
+use tokio_util::sync::CancellationToken;
+
+use super::folder::{Ended, JobFolder, is_verdict};
+use super::{Engine, EngineOptions, Job, JobKey, JobResult, LaneStatus, NewJob, Produced, Report, RunningJob};
+use crate::artifacts::Take;
+use crate::clock::Timestamp;
+use crate::schedule::{self, Candidate};
+use crate::task::{EngineKind, Failure, FailureClass, FileRef, TaskId};
+
+/// How long an engine may take to stop before its run is dropped. Engines stop promptly, or kill their process after a
+/// grace of their own (60 s at most); this is what holds when they do not.
+const STOP_GRACE: Duration = Duration::from_secs(90);
+
+/// So many waiting jobs are told their exact place whenever it changes; those further back hear of it once.
+const TOLD_PLACES: usize = 32;
+
+pub(super) struct Lane {
+    options: EngineOptions,
+    stop_grace: Duration,
+    state: Mutex<State>,
+    /// One submission at a time, so that two of one key cannot both find nothing.
+    submitting: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct State {
+    jobs: HashMap<JobKey, Entry>,
+    /// In the order of submission.
+    queue: Vec<Waiting>,
+    running: Option<RunningJob>,
+    /// A Tokio task works the queue off.
+    working: bool,
+}
+
+/// What is remembered of a job until its task is forgotten.
+struct Entry {
+    phase: watch::Sender<Phase>,
+    cancel: CancellationToken,
+}
+
+#[derive(Clone, Debug)]
+enum Phase {
+    Queued,
+    Running(Timestamp),
+    Ended(Ended),
+}
+
+impl Phase {
+    fn ended(&self) -> bool {
+        matches!(self, Phase::Ended(_))
+    }
+
+    /// Submitting the job again changes nothing: it is under way, or ended for good.
+    fn stands(&self) -> bool {
+        match self {
+            Phase::Queued | Phase::Running(_) | Phase::Ended(Ok(_)) => true,
+            Phase::Ended(Err(failure)) => is_verdict(failure),
+        }
+    }
+}
+
+impl Entry {
+    fn new(phase: Phase, cancel: CancellationToken) -> Self {
+        Self { phase: watch::Sender::new(phase), cancel }
+    }
+}
+
+impl State {
+    fn end(&mut self, key: JobKey, ended: Ended) {
+        if let Some(entry) = self.jobs.get(&key) {
+            entry.phase.send_replace(Phase::Ended(ended));
+        }
+    }
+}
+
+struct Waiting {
+    job: NewJob,
+    engine: Arc<dyn Engine>,
+    cancel: CancellationToken,
+    /// The place its owner was told last.
+    told: Option<usize>,
+}
+
+impl Waiting {
+    fn candidate(&self) -> Candidate {
+        Candidate { priority: self.job.priority, created_at: self.job.created_at }
+    }
+}
+
+/// What ended a run.
+enum Stop {
+    /// The engine, of its own accord.
+    Itself(Result<Result<Vec<Produced>, Failure>, JoinError>),
+    Cancelled,
+    JobLimit,
+}
+
+impl Lane {
+    pub fn new(options: EngineOptions) -> Self {
+        Self {
+            options,
+            stop_grace: STOP_GRACE,
+            state: Mutex::new(State::default()),
+            submitting: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub fn engine(&self, kind: EngineKind) -> Result<&Arc<dyn Engine>, Failure> {
+        let engine = match kind {
+            EngineKind::Comfyui => &self.options.comfyui,
+            EngineKind::Wan2gp => &self.options.wan2gp,
+        };
+        engine.as_ref().map_err(|why| Failure::unavailable("engine_unavailable", why.clone()))
+    }
+
+    pub async fn submit(self: &Arc<Self>, job: NewJob) -> Result<JobKey, Failure> {
+        let _one_at_a_time = self.submitting.lock().await;
+        let key = job.key;
+        let folder = self.folder(key);
+        let (standing, request) = (folder.clone(), job.request.clone());
+        let finished = blocking(move || {
+            standing.check(&request)?;
+            standing.result()
+        })
+        .await?;
+        if self.state().jobs.get(&key).is_some_and(|entry| entry.phase.borrow().stands()) {
+            return Ok(key);
+        }
+        if let Some(ended) = finished {
+            self.state().jobs.insert(key, Entry::new(Phase::Ended(ended), CancellationToken::new()));
+            return Ok(key);
+        }
+        let engine = self.engine(job.request.engine())?.clone();
+        let request = job.request.clone();
+        blocking(move || folder.record(&request)).await?;
+
+        let cancel = CancellationToken::new();
+        {
+            let mut state = self.state();
+            state.jobs.insert(key, Entry::new(Phase::Queued, cancel.clone()));
+            state.queue.push(Waiting { job: labelled(job), engine, cancel, told: None });
+            if !state.working {
+                state.working = true;
+                tokio::spawn(self.clone().work());
+            }
+        }
+        self.tell_places();
+        Ok(key)
+    }
+
+    pub async fn wait(&self, key: JobKey, limit: Option<Duration>) -> Result<JobResult, Failure> {
+        let Some(mut phase) = self.watch(key) else { return self.wait_unknown(key).await };
+        let begun = phase.wait_for(|phase| !matches!(phase, Phase::Queued)).await.map(|phase| phase.clone());
+        let begun = begun.unwrap_or_else(|_| Phase::Ended(Err(lost(key))));
+        let (since, limit) = match (begun, limit) {
+            (Phase::Ended(ended), _) => return ended,
+            (Phase::Running(since), Some(limit)) => (since, limit),
+            _ => return end_of(&mut phase, key).await,
+        };
+        let left = limit.saturating_sub(self.options.clock.now().since(since));
+        tokio::time::timeout(left, end_of(&mut phase, key)).await.unwrap_or_else(|_| {
+            Err(Failure::new(
+                FailureClass::Engine,
+                "engine_timeout",
+                format!(
+                    "Engine job {key} has run for {} without an end. It goes on running; cancel it, or wait longer.",
+                    seconds(limit)
+                ),
+            ))
+        })
+    }
+
+    pub async fn wait_any(&self, keys: &[JobKey]) -> Result<usize, Failure> {
+        if keys.is_empty() {
+            return Err(Failure::invalid("no_jobs", "Asked to wait for any of no jobs: name at least one."));
+        }
+        let mut phases = Vec::with_capacity(keys.len());
+        for (index, key) in keys.iter().enumerate() {
+            match self.watch(*key) {
+                Some(phase) if !phase.borrow().ended() => phases.push((index, phase)),
+                _ => return Ok(index),
+            }
+        }
+        let ends = phases.into_iter().map(|(index, mut phase)| {
+            async move {
+                let _ = phase.wait_for(Phase::ended).await;
+                index
+            }
+            .boxed()
+        });
+        Ok(select_all(ends).await.0)
+    }
+
+    pub async fn cancel(&self, key: JobKey) {
+        self.stop(key);
+        if let Some(mut phase) = self.watch(key) {
+            let _ = phase.wait_for(Phase::ended).await;
+        }
+    }
+
+    pub async fn cancel_task(&self, task: TaskId) {
+        let keys: Vec<JobKey> = self.state().jobs.keys().filter(|key| key.task == task).copied().collect();
+        for key in &keys {
+            self.stop(*key);
+        }
+        for key in keys {
+            self.cancel(key).await;
+            self.state().jobs.remove(&key);
+        }
+    }
+
+    pub fn status(&self) -> LaneStatus {
+        let state = self.state();
+        LaneStatus { running: state.running.clone(), queued: state.queue.len() }
+    }
+
+    /// Takes a waiting job out of the queue, or tells the engine to stop a running one.
+    fn stop(&self, key: JobKey) {
+        {
+            let mut state = self.state();
+            let Some(entry) = state.jobs.get(&key) else { return };
+            if entry.phase.borrow().ended() {
+                return;
+            }
+            entry.cancel.cancel();
+            let waiting = state.queue.len();
+            state.queue.retain(|waiting| waiting.job.key != key);
+            if state.queue.len() < waiting {
+                state.end(key, Err(cancelled(key)));
+            }
+        }
+        self.tell_places();
+    }
+
+    /// Works the queue off.
+    async fn work(self: Arc<Self>) {
+        while let Some((waiting, since)) = self.take_next() {
+            self.tell_places();
+            let key = waiting.job.key;
+            let ended = self.run(waiting, since).await;
+            let mut state = self.state();
+            state.running = None;
+            state.end(key, ended);
+        }
+    }
+
+    fn take_next(&self) -> Option<(Waiting, Timestamp)> {
+        let mut state = self.state();
+        let candidates: Vec<Candidate> = state.queue.iter().map(Waiting::candidate).collect();
+        let Some(choice) = schedule::next(&candidates).filter(|choice| choice.index < state.queue.len()) else {
+            state.working = false;
+            return None;
+        };
+        let waiting = state.queue.remove(choice.index);
+        let since = self.options.clock.now();
+        let (key, engine) = (waiting.job.key, waiting.engine.kind());
+        tracing::debug!(job = %key, reason = %choice.reason, "next engine job");
+        state.running = Some(RunningJob { key, label: waiting.job.label.clone(), engine, since });
+        if let Some(entry) = state.jobs.get(&key) {
+            entry.phase.send_replace(Phase::Running(since));
+        }
+        Some((waiting, since))
+    }
+
+    /// Runs a job to its end and makes that end durable.
+    async fn run(&self, waiting: Waiting, since: Timestamp) -> Ended {
+        let folder = self.folder(waiting.job.key);
+        let beginning = folder.clone();
+        let output = blocking(move || beginning.begin()).await?;
+        let produced = self.run_engine(waiting, output.clone()).await;
+        let mut files = Vec::new();
+        let ended = match produced {
+            Ok(produced) => self
+                .keep(&output, produced, &mut files)
+                .await
+                .map(|outputs| JobResult { outputs, seconds: self.options.clock.now().since(since).as_secs_f64() }),
+            Err(failure) => Err(failure),
+        };
+        blocking(move || folder.conclude(&ended, &files).and(ended)).await
+    }
+
+    /// Lets the engine work until it ends, is cancelled, or has used up the host's limit.
+    async fn run_engine(&self, waiting: Waiting, folder: PathBuf) -> Result<Vec<Produced>, Failure> {
+        let Waiting { job: NewJob { key, request, label, report, .. }, engine, cancel, .. } = waiting;
+        if cancel.is_cancelled() {
+            return Err(cancelled(key));
+        }
+        report(None, "started".into());
+        let title = engine.title();
+        // The engine's own token: running into the limit stops the engine, but does not make the job a cancelled one.
+        let stop = cancel.child_token();
+        let (artifacts, told) = (self.options.artifacts.clone(), stop.clone());
+        let mut run = tokio::spawn(async move {
+            let artifacts = &artifacts;
+            let label = label.as_deref();
+            engine.run(Job { key, label, request: &request, folder, artifacts, report, cancel: told }).await
+        });
+        let ended = tokio::select! {
+            ended = &mut run => Stop::Itself(ended),
+            () = cancel.cancelled() => Stop::Cancelled,
+            () = tokio::time::sleep(self.options.job_limit) => Stop::JobLimit,
+        };
+        match ended {
+            Stop::Itself(ended) => match joined(ended, key, &title) {
+                Err(_) if cancel.is_cancelled() => Err(cancelled(key)),
+                ended => ended,
+            },
+            // A job that was done before it could be stopped is done.
+            Stop::Cancelled => match self.stopped(run, key, &title).await {
+                Some(Ok(produced)) => Ok(produced),
+                _ => Err(cancelled(key)),
+            },
+            Stop::JobLimit => {
+                stop.cancel();
+                match self.stopped(run, key, &title).await {
+                    Some(Ok(produced)) => Ok(produced),
+                    _ if cancel.is_cancelled() => Err(cancelled(key)),
+                    _ => Err(Failure::new(
+                        FailureClass::Engine,
+                        "engine_timeout",
+                        format!(
+                            "Engine job {key} on {title} was stopped: it had run for {}, the longest this host lets a job \
+                             run (engines.job_limit_seconds).",
+                            seconds(self.options.job_limit)
+                        ),
+                    )),
+                }
+            }
+        }
+    }
+
+    /// What a run ends with that was told to stop; none: it did not listen and was dropped.
+    async fn stopped(
+        &self,
+        mut run: JoinHandle<Result<Vec<Produced>, Failure>>,
+        key: JobKey,
+        title: &str,
+    ) -> Option<Result<Vec<Produced>, Failure>> {
+        match tokio::time::timeout(self.stop_grace, &mut run).await {
+            Ok(ended) => Some(joined(ended, key, title)),
+            Err(_) => {
+                tracing::warn!(job = %key, engine = title, "an engine did not stop when told; its run is dropped");
+                run.abort();
+                None
+            }
+        }
+    }
+
+    /// Moves what the engine produced into the artifacts. `files` gets where it lies then.
+    async fn keep(
+        &self,
+        folder: &Path,
+        produced: Vec<Produced>,
+        files: &mut Vec<PathBuf>,
+    ) -> Result<Vec<FileRef>, Failure> {
+        if produced.is_empty() {
+            return Err(Failure::new(
+                FailureClass::Engine,
+                "no_output",
+                "The engine reported success but left no file. Its log says more.",
+            ));
+        }
+        let mut outputs = Vec::with_capacity(produced.len());
+        for file in produced {
+            if !file.path.starts_with(folder) || file.path.components().any(|part| part == Component::ParentDir) {
+                return Err(Failure::internal(
+                    "foreign_output",
+                    format!("An engine returned {}, which is not in the folder of its job.", file.path.display()),
+                ));
+            }
+            let kept = self.options.artifacts.import_file(&file.path, &file.name, Take::Move).await?;
+            files.push(self.options.artifacts.path(kept.artifact)?);
+            outputs.push(kept);
+        }
+        Ok(outputs)
+    }
+
+    /// A job of an earlier host: finished, or lost.
+    async fn wait_unknown(&self, key: JobKey) -> Ended {
+        let folder = self.folder(key);
+        match blocking(move || folder.result()).await? {
+            Some(ended) => ended,
+            None => Err(lost(key)),
+        }
+    }
+
+    /// Tells waiting jobs how many go before them, when that has changed.
+    fn tell_places(&self) {
+        let mut news: Vec<(Report, usize)> = Vec::new();
+        {
+            let mut state = self.state();
+            let ahead = usize::from(state.running.is_some());
+            let mut left: Vec<(usize, Candidate)> =
+                state.queue.iter().enumerate().map(|(index, waiting)| (index, waiting.candidate())).collect();
+            let mut place = ahead;
+            while place < ahead + TOLD_PLACES {
+                let candidates: Vec<Candidate> = left.iter().map(|(_, candidate)| candidate.clone()).collect();
+                let Some(choice) = schedule::next(&candidates).filter(|choice| choice.index < left.len()) else {
+                    break;
+                };
+                let (index, _) = left.remove(choice.index);
+                if let Some(waiting) = state.queue.get_mut(index)
+                    && waiting.told.replace(place) != Some(place)
+                {
+                    news.push((waiting.job.report.clone(), place));
+                }
+                place += 1;
+            }
+            for (index, _) in left {
+                if let Some(waiting) = state.queue.get_mut(index)
+                    && waiting.told.replace(place).is_none()
+                {
+                    news.push((waiting.job.report.clone(), place));
+                }
+            }
+        }
+        for (report, place) in news {
+            match place {
+                0 => {}
+                1 => report(None, "queued behind 1 job".into()),
+                _ if place >= TOLD_PLACES => report(None, format!("queued behind {TOLD_PLACES} jobs or more")),
+                _ => report(None, format!("queued behind {place} jobs")),
+            }
+        }
+    }
+
+    fn watch(&self, key: JobKey) -> Option<watch::Receiver<Phase>> {
+        self.state().jobs.get(&key).map(|entry| entry.phase.subscribe())
+    }
+
+    fn folder(&self, key: JobKey) -> JobFolder {
+        JobFolder::new(&self.options.jobs, key)
+    }
+
+    /// Nothing panics while it holds the lock, and no state is left half-changed if something did.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The job with its label in front of every report.
+fn labelled(mut job: NewJob) -> NewJob {
+    if let Some(label) = job.label.clone() {
+        let report = job.report;
+        job.report = Arc::new(move |fraction, words| report(fraction, format!("{label}: {words}")));
+    }
+    job
+}
+
+/// What a run ended with; a panic is a failure of the job alone.
+fn joined(
+    ended: Result<Result<Vec<Produced>, Failure>, JoinError>,
+    key: JobKey,
+    title: &str,
+) -> Result<Vec<Produced>, Failure> {
+    ended.unwrap_or_else(|e| {
+        let words = match e.try_into_panic() {
+            Ok(panic) => match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+                (Some(words), _) => (*words).to_string(),
+                (_, Some(words)) => words.clone(),
+                _ => "no words".to_string(),
+            },
+            Err(e) => e.to_string(),
+        };
+        Err(Failure::internal(
+            "engine_panicked",
+            format!(
+                "Engine job {key} on {title} hit a defect in the host and was ended: {words}. Please report it; other \
+                 jobs go on."
+            ),
+        ))
+    })
+}
+
+async fn end_of(phase: &mut watch::Receiver<Phase>, key: JobKey) -> Ended {
+    match phase.wait_for(Phase::ended).await.as_deref() {
+        Ok(Phase::Ended(ended)) => ended.clone(),
+        _ => Err(lost(key)),
+    }
+}
+
+/// Files are read and written where blocking is allowed.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> + Send + 'static) -> Result<T, Failure> {
+    spawn_blocking(work).await.unwrap_or_else(|e| {
+        Err(Failure::internal("job_folder", format!("Work on the folder of an engine job was broken off: {e}")))
+    })
+}
+
+fn cancelled(key: JobKey) -> Failure {
+    Failure::cancelled(format!("Engine job {key} was cancelled."))
+}
+
+fn lost(key: JobKey) -> Failure {
+    Failure::new(
+        FailureClass::Engine,
+        "engine_lost_task",
+        format!("Engine job {key} is not known here: it was never submitted to this host, or did not survive it."),
+    )
+    .retryable()
+}
+
+fn seconds(time: Duration) -> String {
+    format!("{} s", time.as_secs_f64())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,87 @@
+//! A task without a plugin: its files become artifacts, its params a request, and one engine job serves it.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::engines::{self, JobKey, JobResult, NewJob, Report};
+use crate::router;
+use crate::store::progress::ProgressWriter;
+use crate::task::{Failure, Output, Route, Task};
+use crate::tasklog::TaskLog;
+use crate::worker::Worker;
+use crate::worker::claims::Held;
+
+/// Serves the task with one engine job.
+pub async fn run(worker: &Worker, task: &Task, route: &Route, log: &TaskLog, held: &Held) -> Result<Output, Failure> {
+    let mut task = task.clone();
+    // Checked before any file is fetched: what is wrong with the params shows at once.
+    engines::direct::request(route, &task).map_err(|failure| explain(worker, route, failure))?;
+    resolve_files(worker, &mut task).await?;
+    let request = engines::direct::request(route, &task).map_err(|failure| explain(worker, route, failure))?;
+
+    let job = NewJob {
+        key: JobKey { task: task.id, attempt: task.attempts, seq: 1 },
+        request,
+        label: None,
+        priority: task.priority,
+        created_at: task.created_at,
+        report: reporter(worker, &task, log, held),
+    };
+    let engines = &worker.services.engines;
+    let key = engines.submit(job).await?;
+    let JobResult { outputs, seconds } = tokio::select! {
+        result = engines.wait(key, None) => result?,
+        () = held.cancel.cancelled() => {
+            engines.cancel(key).await?;
+            return Err(Failure::cancelled("the task was cancelled"));
+        }
+    };
+    let mut outputs = outputs.into_iter();
+    let Some(file) = outputs.next() else {
+        return Err(Failure::new(
+            crate::task::FailureClass::Engine,
+            "no_output",
+            "the engine reported success but left no file",
+        ));
+    };
+    let facts = json!({ "engine_seconds": seconds }).as_object().cloned().unwrap_or_default();
+    Ok(Output::File { file, extra: outputs.collect(), facts })
+}
+
+/// A prompt that is missing because a handler was retired is a story of its own.
+fn explain(worker: &Worker, route: &Route, failure: Failure) -> Failure {
+    if failure.code == "prompt_required" { router::prompt_required(route, &worker.plugins.offers()) } else { failure }
+}
+
+/// Text under a key that names files becomes `{"$artifact": …}`.
+async fn resolve_files(worker: &Worker, task: &mut Task) -> Result<(), Failure> {
+    for key in engines::direct::FILE_KEYS {
+        match task.params.get_mut(*key) {
+            Some(Value::String(source)) if !source.is_empty() => {
+                let file = worker.services.intake.resolve(source).await?;
+                task.params.insert((*key).to_string(), json!(file));
+            }
+            Some(Value::Array(list)) => {
+                for entry in list {
+                    if let Value::String(source) = entry {
+                        *entry = json!(worker.services.intake.resolve(source).await?);
+                    }
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// What the job does becomes the task's progress, and each new sentence a line of its log.
+fn reporter(worker: &Worker, task: &Task, log: &TaskLog, held: &Held) -> Report {
+    let services = &worker.services;
+    let progress = ProgressWriter::new(services.store.clone(), services.clock.clone(), task.id, held.token);
+    let log = log.clone();
+    Arc::new(move |fraction, message| {
+        log.write("engine", "info", &message);
+        progress.report(fraction, &message);
+    })
+}

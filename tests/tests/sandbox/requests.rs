@@ -1,0 +1,145 @@
+//! Requests to the outside: within rules, to public addresses, with secrets that no guest sees.
+
+use enginehouse::config::{HttpRule, SecretGrant};
+use enginehouse_tests::handlers::House;
+use enginehouse_tests::web::{Asked, Web};
+use serde_json::{Value, json};
+
+const SECRET: &str = "s3cr3t-value";
+
+fn rule(host: &str, methods: &[&str], path: &str) -> HttpRule {
+    HttpRule { host: host.into(), methods: methods.iter().map(|m| m.to_string()).collect(), path: path.into() }
+}
+
+/// A house that may send GET and POST to this server, below `/v1`.
+async fn house(web: &Web) -> House {
+    let mut house = House::new().await;
+    house.permits.grant.addresses = vec![web.address.to_string()];
+    house.permits.grant.http = vec![rule("127.0.0.1", &["GET", "POST"], "/v1")];
+    let file = house.folder.path().join("secret");
+    std::fs::write(&file, format!("{SECRET}\n")).unwrap();
+    for (name, host) in [("token", web.address.to_string()), ("elsewhere", "example.com".into())] {
+        let grant = SecretGrant { env: None, file: Some(file.display().to_string()), hosts: vec![host] };
+        house.permits.grant.secrets.insert(name.into(), grant);
+    }
+    house
+}
+
+/// Sends back what it was sent.
+fn echo(asked: &Asked) -> (u16, Vec<(String, String)>, Vec<u8>) {
+    let token = asked.header("authorization").unwrap_or_default().to_string();
+    (200, vec![("X-Echo".into(), token)], asked.body.clone())
+}
+
+async fn ask(house: &House, calls: Value) -> Value {
+    house.seen(json!({"do": "script", "calls": calls})).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_is_sent_when_a_rule_and_an_address_allow_it() {
+    let web = Web::start(echo);
+    let mut house = house(&web).await;
+    let calls = json!([
+        ["http.send", "POST", web.url("/v1/x"), {}, "hello"],
+        ["http.send", "DELETE", web.url("/v1/x"), {}, ""],
+        ["http.send", "GET", web.url("/v10"), {}, ""],
+        ["http.send", "GET", "http://example.com/v1", {}, ""],
+        ["http.send", "GET", web.url("/v1"), {"Host": "example.com"}, ""],
+        ["http.send", "GET", "file:///etc/passwd", {}, ""],
+    ]);
+    let seen = ask(&house, calls).await;
+    assert_eq!((&seen[0]["ok"]["status"], &seen[0]["ok"]["body"]), (&json!(200), &json!("hello")), "{seen}");
+    for (index, code) in [(1, "request_not_allowed"), (2, "request_not_allowed"), (3, "request_not_allowed")] {
+        assert_eq!(seen[index]["err"]["code"], code, "{index}: {seen}");
+        assert_eq!(seen[index]["err"]["class"], "FailureClass::Denied");
+    }
+    assert_eq!(seen[4]["err"]["code"], "invalid_request", "the host header follows the URL");
+    assert!(seen[5]["err"].is_object());
+    assert_eq!(web.asked().len(), 1, "nothing else went out");
+
+    house.permits.grant.addresses.clear();
+    let seen = ask(&house, json!([["http.send", "GET", web.url("/v1"), {}, ""]])).await;
+    assert_eq!(seen[0]["err"]["code"], "private_address", "a rule alone opens no private network: {seen}");
+    assert_eq!(web.asked().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_guest_sends_a_secret_it_never_sees_and_only_where_it_is_bound() {
+    let web = Web::start(echo);
+    let house = house(&web).await;
+    let stands_for = "{{enginehouse-secret:token}}";
+    let calls = json!([
+        ["secrets.placeholder", "token"],
+        ["http.send", "POST", web.url("/v1"), {"Authorization": format!("Bearer {stands_for}")}, format!("[{stands_for}]")],
+        ["http.send", "POST", web.url("/v1"), {}, "{{enginehouse-secret:elsewhere}}"],
+        ["secrets.placeholder", "unknown"],
+    ]);
+    let held = house.task(json!({"do": "script", "calls": calls})).await;
+    let outcome = house.start(&held, tokio_util::sync::CancellationToken::new()).await;
+    let seen = enginehouse_tests::handlers::text(outcome);
+    assert_eq!(seen[0]["ok"], stands_for);
+    let asked = web.asked();
+    assert_eq!(asked[0].header("authorization"), Some(&*format!("Bearer {SECRET}")));
+    assert_eq!(asked[0].body, format!("[{SECRET}]").into_bytes());
+    assert_eq!(seen[1]["ok"]["body"], format!("[{stands_for}]"), "sent back by the server, hidden again");
+    assert_eq!(seen[2]["err"]["code"], "secret_not_bound");
+    assert_eq!(seen[3]["err"]["code"], "secret_not_granted");
+    assert_eq!(asked.len(), 1);
+    let journal = format!("{:?}", house.journal(&held).await);
+    assert!(!seen.to_string().contains(SECRET) && !journal.contains(SECRET), "in no result and no record");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn redirects_are_held_to_the_same_rules() {
+    let web = Web::start(|asked| {
+        let to = match asked.line.as_str() {
+            "GET /v1/inside" => "/v1/end",
+            "GET /v1/outside" => "/admin",
+            "GET /v1/private" => "http://127.0.0.1:9/v1",
+            "GET /v1/circle" => "/v1/circle",
+            _ => return (200, Vec::new(), b"end".to_vec()),
+        };
+        (302, vec![("Location".into(), to.into())], Vec::new())
+    });
+    let house = house(&web).await;
+    let get = |path: &str| json!(["http.send", "GET", web.url(path), {}, ""]);
+    let seen = ask(&house, json!([get("/v1/inside"), get("/v1/outside"), get("/v1/private"), get("/v1/circle")])).await;
+    assert_eq!(seen[0]["ok"]["body"], "end");
+    assert_eq!(seen[1]["err"]["code"], "request_not_allowed");
+    assert_eq!(seen[2]["err"]["code"], "private_address");
+    assert_eq!(seen[3]["err"]["code"], "request_failed");
+    assert!(!web.asked().iter().any(|asked| asked.line == "GET /admin"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn traffic_and_time_of_requests_are_limited() {
+    let web = Web::start(|asked| {
+        if asked.line.ends_with("/slow") {
+            std::thread::sleep(std::time::Duration::from_secs(30));
+        }
+        (200, Vec::new(), vec![b'x'; 600_000])
+    });
+    let mut house = house(&web).await;
+    house.permits.limits.http_mb = 1;
+    house.permits.limits.http_seconds = 1;
+    let get = |path: &str| json!(["http.send", "GET", web.url(path), {}, ""]);
+    let seen = ask(&house, json!([get("/v1/slow"), get("/v1/a"), get("/v1/b")])).await;
+    assert_eq!(seen[0]["err"]["code"], "request_failed");
+    assert!(seen[0]["err"]["message"].as_str().unwrap().contains("plugins.limits.http_seconds"), "{}", seen[0]);
+    assert_eq!(seen[1]["ok"]["status"], 200);
+    assert_eq!(seen[2]["err"]["code"], "http_limit");
+    assert!(seen[2]["err"]["message"].as_str().unwrap().contains("plugins.limits.http_mb"), "{}", seen[2]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_there_is_a_dependency_that_failed() {
+    let web = Web::start(echo);
+    let mut house = house(&web).await;
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    house.permits.grant.addresses = vec![free.to_string()];
+    let seen = ask(&house, json!([["http.send", "GET", format!("http://{free}/v1"), {}, ""]])).await;
+    assert_eq!(
+        (&seen[0]["err"]["class"], &seen[0]["err"]["code"]),
+        (&json!("FailureClass::Dependency"), &json!("request_failed"))
+    );
+}
