@@ -46,10 +46,22 @@ pub fn sandbox() -> &'static (Arc<Sandbox>, Loaded) {
     })
 }
 
-/// Writes the prompt of each request into a file, and counts the jobs it brought to their end. A prompt `hold` never ends.
+/// Writes the prompt of each request into a file, and counts the jobs it brought to their end. A prompt `hold` never ends,
+/// `hold once` not when it is run for the first time.
 #[derive(Default)]
 pub struct Scribe {
+    pub begun: Mutex<HashMap<JobKey, u32>>,
     pub completed: Mutex<HashMap<JobKey, u32>>,
+}
+
+impl Scribe {
+    /// Runs of all jobs, ended or not.
+    ///
+    /// # Panics
+    /// When a run panicked.
+    pub fn runs(&self) -> u32 {
+        self.begun.lock().expect("nothing panicked").values().sum()
+    }
 }
 
 #[async_trait]
@@ -66,7 +78,13 @@ impl Engine for Scribe {
         let text = serde_json::to_string(job.request).unwrap_or_default();
         (job.report)(Some(0.5), "writing line 1 of 2".into());
         (job.report)(Some(1.0), "writing line 2 of 2".into());
-        if text.contains("\"hold\"") {
+        let run = {
+            let mut begun = self.begun.lock().expect("nothing panicked");
+            let run = begun.entry(job.key).or_default();
+            *run += 1;
+            *run
+        };
+        if text.contains("\"hold\"") || (text.contains("\"hold once\"") && run == 1) {
             job.cancel.cancelled().await;
             return Err(Failure::cancelled("held until it was cancelled"));
         }
@@ -192,16 +210,24 @@ impl House {
     /// out.
     pub async fn restart(&mut self, task: TaskId) -> Held {
         // A job that has begun comes to its end first, so that "finished" has one meaning in every run.
-        let waited = async {
-            while self.services.engines.load() > 0 {
-                tokio::time::sleep(Duration::from_millis(2)).await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(20), waited).await.expect("the engine comes to rest");
+        eventually(|| self.services.engines.load() == 0).await;
         self.services.engines = engines(&self.folder, &self.services.artifacts, &self.clock, &self.scribe);
         self.clock.advance(LEASE + Duration::from_secs(1));
         self.claim(task).await
     }
+}
+
+/// Waits until something is so.
+///
+/// # Panics
+/// When it is not within 30 seconds.
+pub async fn eventually(so: impl Fn() -> bool) {
+    let waited = async {
+        while !so() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), waited).await.expect("what the test waits for comes true");
 }
 
 fn engines(folder: &TempDir, artifacts: &Artifacts, clock: &Clock, scribe: &Arc<Scribe>) -> Arc<Engines> {

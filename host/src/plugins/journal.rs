@@ -359,3 +359,25 @@ pub(super) fn stop(error: StoreError) -> Interrupt {
 fn broken(error: serde_json::Error) -> Interrupt {
     Interrupt::Stop(Failure::internal("arguments_unwritable", format!("A call's arguments are no JSON: {error}.")))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn equal_arguments_have_equal_text_however_they_were_written() {
+        let one: Value = serde_json::from_str(r#"{"b": [1, {"y": 2.5, "x": null}], "a": "ä"}"#).unwrap();
+        let other: Value = serde_json::from_str(r#"{ "a":"\u00e4", "b":[1,{"x":null,"y":2.50}] }"#).unwrap();
+        assert_eq!(canonical(&one), canonical(&other));
+        assert_eq!(canonical(&one), r#"{"a":"ä","b":[1,{"x":null,"y":2.5}]}"#);
+        assert_ne!(canonical(&json!([1, 2])), canonical(&json!([2, 1])), "order in lists counts");
+    }
+
+    #[test]
+    fn long_arguments_are_cut_between_characters() {
+        let long = "ä".repeat(SHOWN_ARGUMENTS);
+        let text = shown(&long);
+        assert!(text.len() < SHOWN_ARGUMENTS + 40 && text.ends_with(&format!("({} bytes)", long.len())));
+        assert_eq!(shown("short"), "short");
+    }
+}

@@ -1,6 +1,6 @@
 //! Capabilities: asked for and granted, or not there.
 
-use enginehouse_tests::handlers::House;
+use enginehouse_tests::handlers::{House, text};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -69,14 +69,14 @@ async fn jobs_run_report_and_belong_to_their_task() {
         ["engines.wait", format!("{}/1/1", enginehouse::task::TaskId::random())],
         ["engines.wait", "nonsense"],
     ]);
-    let seen = enginehouse_tests::handlers::text(house.start(&held, CancellationToken::new()).await);
+    let seen = text(house.start(&held, CancellationToken::new()).await);
     assert_eq!(seen[0]["ok"], format!("{id}/1/1"));
     assert_eq!(seen[1]["ok"]["outputs"][0]["name"], "text.txt");
     assert_eq!(seen[2]["err"]["code"], "unknown_job");
     assert_eq!(seen[3]["err"]["code"], "unknown_job");
     let log = house.log(id);
     let steps: Vec<_> = log.iter().filter(|line| line.source == "engine").map(|line| line.message.as_str()).collect();
-    assert_eq!(steps, ["one: writing line 1 of 2"], "one line for each kind of step");
+    assert_eq!(steps, ["one: started", "one: writing line 1 of 2"], "one line for each kind of step");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -95,7 +95,7 @@ async fn only_relatives_can_be_looked_at_and_only_children_changed() {
         ["tasks.children", stranger],
         ["artifacts.resolve", format!("task:{stranger}")],
     ]);
-    let seen = enginehouse_tests::handlers::text(house.start(&held, CancellationToken::new()).await);
+    let seen = text(house.start(&held, CancellationToken::new()).await);
     let children = seen[1]["ok"].as_array().unwrap();
     assert_eq!(children.len(), 2);
     assert_eq!(children[0]["key"], "child 0");
@@ -130,7 +130,7 @@ async fn a_handler_waits_for_its_children_and_gets_their_results() {
         store.complete(child, held.token, output).await.unwrap();
     };
     let (outcome, ()) = tokio::join!(house.start(&waiting, CancellationToken::new()), finish);
-    let seen = enginehouse_tests::handlers::text(outcome);
+    let seen = text(outcome);
     assert_eq!(seen[0]["ok"], json!([child]), "the key is known: the same child");
     assert_eq!(
         (&seen[1]["ok"][0]["status"], &seen[1]["ok"][0]["output"]),

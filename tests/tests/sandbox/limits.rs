@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use enginehouse::task::{Failure, FailureClass, Outcome};
-use enginehouse_tests::handlers::{Held, House, sandbox, text};
+use enginehouse_tests::handlers::{Held, House, eventually, sandbox, text};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
@@ -133,13 +133,19 @@ async fn children_artifacts_and_requests_have_limits_that_the_guest_is_told_of()
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cancelled_task_stops_its_guest_in_a_loop_and_in_a_wait() {
-    let house = House::new().await;
+    let mut house = House::new().await;
+    house.permits.plugin = "stopped".into();
     let looping = house.task(json!({"do": "loop"})).await;
     let waiting = waits_for_ever(&house).await;
     for held in [looping, waiting] {
         let cancel = CancellationToken::new();
+        let waits = held.task.params["do"] == "script";
+        let at_work = || match waits {
+            true => house.services.engines.load() > 0,
+            false => sandbox().0.usage().get("stopped").is_some_and(|usage| usage.live_bytes > 0),
+        };
         let stop = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            eventually(at_work).await;
             cancel.cancel();
             Instant::now()
         };

@@ -13,6 +13,7 @@ async fn a_panic_is_told_with_its_message_its_place_and_its_backtrace() {
     assert!(failure.message.contains("too few clips: 0 of 2"), "{}", failure.message);
     assert!(!failure.message.contains('\n'), "one line: {}", failure.message);
     let detail = failure.detail.unwrap();
+    assert!(detail.contains("offender.wasm!offender::pick_clip\n"), "symbols without hashes: {detail}");
     assert!(detail.contains("pick_clip") && detail.contains("panicked at"), "{detail}");
 }
 

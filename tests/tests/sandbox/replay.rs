@@ -7,7 +7,7 @@ use enginehouse::plugins::Services;
 use enginehouse::store::{CallState, TaskFilter};
 use enginehouse::task::{FailureClass, Outcome, Output};
 use enginehouse_tests::dying_store::{Dies, DyingStore};
-use enginehouse_tests::handlers::{Held, House, text};
+use enginehouse_tests::handlers::{Held, House, eventually, text};
 use enginehouse_tests::web::Web;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -94,6 +94,31 @@ async fn a_handler_killed_at_any_write_goes_on_and_does_nothing_twice() {
         assert_eq!(requests.len(), 1, "{dies:?}: one request, however often it was sent: {requests:?}");
         assert_eq!(children, [Some("first".to_string())], "{dies:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_was_cut_off_is_submitted_again_once_and_its_waiter_gets_the_result() {
+    let mut house = House::new().await;
+    let mut held = house.task(json!({"do": "script", "calls": []})).await;
+    let id = held.task.id;
+    let calls = json!([
+        ["engines.submit-generation", {"prompt": "hold once"}],
+        ["engines.wait", format!("{id}/1/1")],
+        ["engines.wait", format!("{id}/1/1")],
+    ]);
+    held.task.params["calls"] = calls.clone();
+    tokio::select! {
+        outcome = house.start(&held, CancellationToken::new()) => panic!("it did not wait: {outcome:?}"),
+        () = eventually(|| house.scribe.runs() == 1) => {}
+    }
+    assert_eq!(house.journal(&held).await.len(), 1);
+    house.services.engines.cancel_task(id).await;
+    let mut held = house.restart(id).await;
+    held.task.params["calls"] = calls;
+    let seen = text(house.start(&held, CancellationToken::new()).await);
+    assert_eq!(seen[1]["ok"]["outputs"][0]["name"], "text.txt", "{seen}");
+    assert_eq!(seen[1], seen[2], "asked twice, answered twice");
+    assert_eq!(house.scribe.runs(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Requests to the outside: within rules, to public addresses, with secrets that no guest sees.
 
 use enginehouse::config::{HttpRule, SecretGrant};
-use enginehouse_tests::handlers::House;
+use enginehouse_tests::handlers::{House, text};
 use enginehouse_tests::web::{Asked, Web};
 use serde_json::{Value, json};
 
@@ -76,7 +76,7 @@ async fn a_guest_sends_a_secret_it_never_sees_and_only_where_it_is_bound() {
     ]);
     let held = house.task(json!({"do": "script", "calls": calls})).await;
     let outcome = house.start(&held, tokio_util::sync::CancellationToken::new()).await;
-    let seen = enginehouse_tests::handlers::text(outcome);
+    let seen = text(outcome);
     assert_eq!(seen[0]["ok"], stands_for);
     let asked = web.asked();
     assert_eq!(asked[0].header("authorization"), Some(&*format!("Bearer {SECRET}")));

@@ -1,6 +1,8 @@
 //! The standard library's world: there, empty, and the same in every replay.
 
-use enginehouse_tests::handlers::{House, sandbox};
+use enginehouse::plugins::sandbox::Sandbox;
+use enginehouse_tests::guests;
+use enginehouse_tests::handlers::{House, sandbox, text};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -45,13 +47,32 @@ async fn describe_gets_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_describe_that_breaks_off_is_reported_in_one_sentence() {
+    let (sandbox, _) = sandbox();
+    let folder = tempfile::tempdir().unwrap();
+    let bytes = std::fs::read(guests::component("offender")).unwrap();
+    for (how, words) in [
+        ("describe:panics", "panicked in `offender::pick_clip`: too few clips: 0 of 2"),
+        ("describe:loops ", "computed for 1.0 seconds"),
+        ("describe:hogs  ", "it may have 64 MB"),
+    ] {
+        let (component, artifact) = (folder.path().join("altered.wasm"), folder.path().join("altered.cwasm"));
+        std::fs::write(&component, guests::patched(bytes.clone(), "describe:normal", how)).unwrap();
+        Sandbox::compile_file(&component, &artifact).unwrap();
+        let failure = sandbox.describe(&sandbox.load(&artifact).unwrap()).await.unwrap_err();
+        assert_eq!(failure.code, "describe_failed", "{failure:?}");
+        assert!(failure.message.contains(words) && !failure.message.contains('\n'), "{}", failure.message);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_clock_stands_still_and_sleeping_moves_it_without_taking_time() {
     let house = House::new().await;
     let before = std::time::Instant::now();
     let held = house.task(json!({"do": "clock"})).await;
     let began = held.task.started_at.unwrap().0;
     house.clock.advance(std::time::Duration::from_secs(500));
-    let seen = enginehouse_tests::handlers::text(house.start(&held, CancellationToken::new()).await);
+    let seen = text(house.start(&held, CancellationToken::new()).await);
     assert_eq!(seen["wall"], began, "the time at which the attempt began, however late the handler starts");
     assert_eq!(seen["slept"], 3_600_000);
     assert!((7_200_000..7_210_000).contains(&seen["later"].as_i64().unwrap()), "{seen}");
@@ -64,10 +85,10 @@ async fn a_recorded_result_moves_the_clock_to_its_time() {
     let held = house.task(json!({"do": "script", "calls": [["settings.get"], ["clock"]]})).await;
     house.clock.advance(std::time::Duration::from_secs(5));
     let now = house.clock.now().0;
-    let seen = enginehouse_tests::handlers::text(house.start(&held, CancellationToken::new()).await);
+    let seen = text(house.start(&held, CancellationToken::new()).await);
     assert_eq!(seen[1]["wall"], now);
     house.clock.advance(std::time::Duration::from_secs(5));
-    let again = enginehouse_tests::handlers::text(house.start(&held, CancellationToken::new()).await);
+    let again = text(house.start(&held, CancellationToken::new()).await);
     assert_eq!(seen, again, "answered by the journal, at the time of the first run");
 }
 
@@ -75,11 +96,11 @@ async fn a_recorded_result_moves_the_clock_to_its_time() {
 async fn randomness_is_the_same_for_the_same_attempt_and_another_for_the_next() {
     let house = House::new().await;
     let mut held = house.task(json!({"do": "random"})).await;
-    let first = enginehouse_tests::handlers::text(house.start(&held, CancellationToken::new()).await);
-    let again = enginehouse_tests::handlers::text(house.start(&held, CancellationToken::new()).await);
+    let first = text(house.start(&held, CancellationToken::new()).await);
+    let again = text(house.start(&held, CancellationToken::new()).await);
     assert_eq!(first, again);
     held.task.attempts = 2;
-    let next = enginehouse_tests::handlers::text(house.start(&held, CancellationToken::new()).await);
+    let next = text(house.start(&held, CancellationToken::new()).await);
     assert_ne!(first, next);
     assert_ne!(first, house.seen(json!({"do": "random"})).await, "another task");
 }

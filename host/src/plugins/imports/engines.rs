@@ -170,10 +170,10 @@ fn new_job(reach: &Shared, key: JobKey, request: Request, label: Option<String>)
     NewJob {
         key,
         request,
-        label: label.clone(),
+        label,
         priority: reach.task.priority,
         created_at: reach.task.created_at,
-        report: reach.reports.of_job(label, reach.lines.clone()),
+        report: reach.reports.of_job(reach.lines.clone()),
     }
 }
 

@@ -29,9 +29,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tokio::sync::OnceCell;
 
+use crate::digest::Digest;
 use crate::plugins::Services;
 use crate::plugins::journal::{CallKey, CallPath, Effect, Interrupt};
 use crate::plugins::sandbox::Permits;
@@ -42,8 +43,11 @@ use jobs::Jobs;
 use log::Lines;
 use progress::Reports;
 
-/// Most bytes of JSON text that one argument may have.
-const LARGEST_ARGUMENT: usize = 8 << 20;
+/// Most bytes of JSON text that one argument may have: parsed, it takes many times as much of the host's memory.
+const LARGEST_ARGUMENT: usize = 4 << 20;
+
+/// Larger arguments are recorded by the digest of their text.
+const LARGEST_COMPARED: usize = 256 << 10;
 
 /// What a plugin must ask for and an operator must grant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,18 +224,19 @@ impl types::Host for Start {
     }
 }
 
-/// An argument for the record: equal JSON is an equal argument, however it is written.
+/// An argument for the record: equal JSON is an equal argument, however it is written (up to a size).
 fn json_or_text(text: &str) -> Value {
+    if text.len() > LARGEST_COMPARED {
+        return json!({ "sha256": Digest::of(text.as_bytes()), "bytes": text.len() });
+    }
     serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.to_string()))
 }
 
-/// An argument that must be a JSON object. Code `invalid_json`.
+/// An argument that must be a JSON object. Codes: `invalid_json`, `too_large`.
 fn object(text: &str, what: &str) -> Result<Map<String, Value>, Failure> {
     if text.len() > LARGEST_ARGUMENT {
-        return Err(Failure::invalid(
-            "invalid_json",
-            format!("{what} has {} bytes of JSON, more than the {LARGEST_ARGUMENT} of one argument.", text.len()),
-        ));
+        let message = format!("{what} has {} bytes of JSON; one argument has at most {LARGEST_ARGUMENT}.", text.len());
+        return Err(Failure::invalid("too_large", message));
     }
     match serde_json::from_str(text) {
         Ok(Value::Object(members)) => Ok(members),

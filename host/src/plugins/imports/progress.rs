@@ -48,14 +48,11 @@ impl Reports {
     }
 
     /// How an engine job of this task reports: its progress is the task's, and each new kind of step is a line in the log.
-    pub fn of_job(&self, label: Option<String>, lines: Arc<Lines>) -> Report {
+    /// The engine's lane puts the job's label in front.
+    pub fn of_job(&self, lines: Arc<Lines>) -> Report {
         let (latest, clock) = (self.latest.clone(), self.clock.clone());
         let last = std::sync::Mutex::new(String::new());
-        Arc::new(move |fraction, words| {
-            let message = match &label {
-                Some(label) => format!("{label}: {words}"),
-                None => words,
-            };
+        Arc::new(move |fraction, message| {
             say(&latest, &clock, fraction, &message);
             // `frame 3 of 81` and `frame 4 of 81` are the same step.
             let step = message.chars().filter(|c| !c.is_ascii_digit()).collect::<String>();

@@ -106,8 +106,8 @@ impl Drop for Meter {
     fn drop(&mut self) {
         let cpu = self.cpu.used();
         self.gauges.change(&self.plugin, |usage| {
-            usage.live -= 1;
-            usage.live_bytes -= self.memory as u64;
+            usage.live = usage.live.saturating_sub(1);
+            usage.live_bytes = usage.live_bytes.saturating_sub(self.memory as u64);
             usage.cpu += cpu;
         });
     }
@@ -131,7 +131,7 @@ impl ResourceLimiter for Meter {
         }
         let before = std::mem::replace(&mut self.memory, memory);
         self.gauges.change(&self.plugin, |usage| {
-            usage.live_bytes = usage.live_bytes - before as u64 + memory as u64;
+            usage.live_bytes = usage.live_bytes.saturating_sub(before as u64) + memory as u64;
             usage.peak_bytes = usage.peak_bytes.max(memory as u64);
         });
         Ok(true)

@@ -49,7 +49,7 @@ const DESCRIBE_CPU_SECONDS: f64 = 1.0;
 const DESCRIBE_WALL: Duration = Duration::from_secs(10);
 
 /// Most bytes that a guest may hand to the host in one call.
-const HOSTCALL_BYTES: usize = 64 << 20;
+const HOSTCALL_BYTES: usize = 32 << 20;
 
 /// The wasmtime engine of this process with its ticking epoch clock. One per process.
 pub struct Sandbox {
@@ -116,7 +116,7 @@ impl Sandbox {
     /// `describe_failed`, in one sentence.
     pub async fn describe(&self, component: &Loaded) -> Result<String, Failure> {
         let lines = Arc::new(Lines::new(None, 0));
-        let meter = Meter::new("describe", DESCRIBE_MEMORY_MB, DESCRIBE_CPU_SECONDS, self.gauges.clone());
+        let meter = Meter::new("(describe)", DESCRIBE_MEMORY_MB, DESCRIBE_CPU_SECONDS, self.gauges.clone());
         let wasi = Wasi::new(&lines, GuestClock::at(Timestamp(0)), &Seed::of_describe());
         let cpu = meter.cpu();
         let mut store = self.store(State { start: Start::sealed(lines.clone()), wasi, meter });
@@ -194,7 +194,7 @@ impl Sandbox {
         // Dropping the call stops the guest wherever it is: it gives way with every tick and whenever it waits.
         let returned = tokio::select! {
             biased;
-            () = cancel.cancelled() => Err(Failure::cancelled(format!("The plugin {plugin} was stopped: its task was cancelled or went to another worker."))),
+            () = cancel.cancelled() => Err(stopped(&plugin)),
             () = tokio::time::sleep(Duration::from_secs(limits.wall_seconds)) => Err(over_wall(&plugin, limits.wall_seconds)),
             returned = Metered::new(call, cpu) => returned.map_err(|e| traps::failure(&e, &plugin, &lines.tail())),
         };
@@ -208,7 +208,7 @@ impl Sandbox {
         }
     }
 
-    /// What the starts of each plugin use and have used, by plugin name; `describe` stands for all calls of it.
+    /// What the starts of each plugin use and have used, by plugin name; all calls of `describe` are `(describe)`.
     pub fn usage(&self) -> BTreeMap<String, Usage> {
         self.gauges.read()
     }
@@ -253,6 +253,10 @@ fn routed(task: &Task) -> Option<String> {
         task::Handler::Plugin { name, version, digest } => Some(format!("{name} {version}, {}", digest.short())),
         _ => None,
     }
+}
+
+fn stopped(plugin: &str) -> Failure {
+    Failure::cancelled(format!("The plugin {plugin} was stopped: its task was cancelled, or is no longer held here."))
 }
 
 fn over_wall(plugin: &str, seconds: u64) -> Failure {

@@ -10,7 +10,7 @@ const QUOTED: usize = 400;
 
 /// The failure of a task whose guest did not return. `stderr` is the end of what it wrote there.
 pub(super) fn failure(error: &wasmtime::Error, plugin: &str, stderr: &str) -> Failure {
-    let backtrace = error.downcast_ref::<WasmBacktrace>().map(ToString::to_string).unwrap_or_default();
+    let backtrace = error.downcast_ref::<WasmBacktrace>().map(|trace| readable(&trace.to_string())).unwrap_or_default();
     let evidence = [backtrace.trim_end(), stderr.trim_end()];
     let detail = match evidence {
         ["", ""] => None,
@@ -58,27 +58,63 @@ fn in_words(trap: Trap) -> String {
 
 /// The innermost function of the plugin itself: what lies above it is the machinery of panics and allocation.
 fn function(backtrace: &str) -> Option<String> {
-    let machinery = |name: &str| {
-        let name = name.trim_start_matches('<');
-        ["core::", "std::", "alloc::", "dlmalloc::", "rust_", "__rust", "__wasi", "wasi::", "abort", "_start", "panic"]
-            .iter()
-            .any(|prefix| name.starts_with(prefix))
-    };
+    const MACHINERY: [&str; 12] = [
+        "core::",
+        "std::",
+        "alloc::",
+        "dlmalloc::",
+        "wasi::",
+        "wasip2::",
+        "rust_",
+        "__",
+        "abort",
+        "_start",
+        "panic",
+        "exit",
+    ];
     backtrace
         .lines()
         .filter_map(|line| line.split_once(" - ").map(|(_, frame)| frame))
         .map(|frame| frame.split_once('!').map_or(frame, |(_, name)| name).trim())
-        .map(without_hash)
-        .find(|name| !machinery(name) && !name.starts_with("<wasm function"))
+        .find(|name| {
+            let inner = name.trim_start_matches('<');
+            !inner.starts_with("wasm function") && !MACHINERY.iter().any(|prefix| inner.starts_with(prefix))
+        })
         .map(|name| name.chars().take(120).collect())
 }
 
-/// `a::b::h0123456789abcdef` without its end.
-fn without_hash(name: &str) -> &str {
-    match name.rsplit_once("::h") {
-        Some((rest, hash)) if hash.len() == 16 && hash.bytes().all(|b| b.is_ascii_hexdigit()) => rest,
-        _ => name,
+/// A backtrace without what compilers add to names to tell them apart: `a[0123456789abcdef]::b` and
+/// `a::b::h0123456789abcdef` are `a::b`.
+fn readable(backtrace: &str) -> String {
+    let lines = backtrace.lines().map(|line| without_hash(&without_brackets(line)).to_string());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn without_brackets(line: &str) -> String {
+    let mut plain = String::new();
+    let mut rest = line;
+    while let Some((before, after)) = rest.split_once('[') {
+        plain.push_str(before);
+        match after.split_once(']') {
+            Some((hash, behind)) if is_hash(hash) => rest = behind,
+            _ => {
+                plain.push('[');
+                rest = after;
+            }
+        }
     }
+    plain + rest
+}
+
+fn without_hash(line: &str) -> &str {
+    match line.rsplit_once("::h") {
+        Some((rest, hash)) if is_hash(hash) => rest,
+        _ => line,
+    }
+}
+
+fn is_hash(text: &str) -> bool {
+    (10..=16).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// The message of a Rust panic: `thread '…' panicked at src/lib.rs:5:9:`, then the message.
@@ -122,9 +158,11 @@ mod tests {
     #[test]
     fn the_function_named_is_the_plugins_own() {
         let backtrace = "error while executing at wasm backtrace:\n    0:  0x1 - x.wasm!__rust_start_panic\n    \
-                         1:  0x2 - x.wasm!core::panicking::panic_fmt::h0123456789abcdef\n    \
-                         2:  0x3 - x.wasm!stitch::pick::h0123456789abcdef\n    3:  0x4 - x.wasm!stitch::handle\n";
-        assert_eq!(function(backtrace).unwrap(), "stitch::pick");
+                         1:  0x2 - x.wasm!<core[0123456789abcdef]::panicking>::panic_fmt::h0123456789abcdef\n    \
+                         2:  0x3 - x.wasm!stitch[f123456789abcde]::pick::<[u8]>\n    3:  0x4 - x.wasm!stitch::handle\n";
+        let backtrace = readable(backtrace);
+        assert!(backtrace.contains("!<core::panicking>::panic_fmt\n"), "{backtrace}");
+        assert_eq!(function(&backtrace).unwrap(), "stitch::pick::<[u8]>");
         assert_eq!(function(""), None);
     }
 }

@@ -13,10 +13,19 @@ use enginehouse_sdk::bindings::enginehouse::plugin::types::{
 use enginehouse_sdk::bindings::exports::enginehouse::plugin::guest::Guest;
 use serde_json::{Value, json};
 
+/// How `describe` behaves; tests write another word into the built component.
+static DESCRIBE: &[u8; 15] = b"describe:normal";
+
 struct Offender;
 
 impl Guest for Offender {
     fn describe() -> String {
+        match std::hint::black_box(DESCRIBE) {
+            b"describe:panics" => pick_clip(0),
+            b"describe:loops " => endless(),
+            b"describe:hogs  " => drop(allocate(None)),
+            _ => {}
+        }
         // Reaches for everything, to show that it gets nothing.
         json!({
             "name": "offender",
