@@ -259,18 +259,11 @@ impl Worker {
     async fn settle(&self, task: &Task, route: &Route, log: &TaskLog, held: &Held, result: Result<Outcome, Failure>) {
         let store = &self.services.store;
         let (id, token) = (task.id, held.token);
+        // What the handler left running would hold the GPU for nobody.
+        self.services.engines.cancel_task(id).await;
         let written = match held.end() {
-            Some(End::Ended(_) | End::Lost) => {
-                self.services.engines.cancel_task(id).await;
-                return held.note(None);
-            }
-            Some(End::Drained) if result.is_err() => {
-                self.services.engines.cancel_task(id).await;
-                log.write("host", "info", "given back: the worker stops");
-                let written = store.release(id, token).await;
-                held.note(None);
-                return written.unwrap_or_else(|e| self.lost(task, held, &e));
-            }
+            Some(End::Ended(_) | End::Lost) => return held.note(None),
+            Some(End::Drained) if result.is_err() => return self.give_back(task, log, held, "the worker stops").await,
             _ => match result {
                 Ok(Outcome::Done(output)) => {
                     log.write("host", "info", &format!("complete: {}", in_words(&output)));
@@ -282,6 +275,10 @@ impl Worker {
                 Ok(Outcome::Delegated(delegation)) => {
                     log.write("host", "info", "its children go on from here");
                     store.delegate(id, token, delegation).await
+                }
+                // Not the handler's doing: what it has recorded so far must not be lost with the attempt.
+                Err(failure) if failure.code == "store_failed" => {
+                    return self.give_back(task, log, held, &failure.message).await;
                 }
                 Err(failure) => self.fail(task, log, held, failure).await,
             },
@@ -296,9 +293,16 @@ impl Worker {
         }
     }
 
+    /// The task goes back to the queue in the same attempt.
+    async fn give_back(&self, task: &Task, log: &TaskLog, held: &Held, why: &str) {
+        log.write("host", "info", &format!("given back: {why}"));
+        match self.services.store.release(task.id, held.token).await {
+            Ok(()) => held.note(None),
+            Err(e) => self.lost(task, held, &e),
+        }
+    }
+
     async fn fail(&self, task: &Task, log: &TaskLog, held: &Held, failure: Failure) -> Result<(), StoreError> {
-        // What the handler left running would hold the GPU for nobody.
-        self.services.engines.cancel_task(task.id).await;
         log.write("host", "error", &format!("{} ({}): {}", failure.code, failure.class, failure.message));
         if let Some(detail) = &failure.detail {
             log.write("host", "error", detail);

@@ -80,8 +80,5 @@ fn reporter(worker: &Worker, task: &Task, log: &TaskLog, held: &Held) -> Report 
     let services = &worker.services;
     let progress = ProgressWriter::new(services.store.clone(), services.clock.clone(), task.id, held.token);
     let log = log.clone();
-    Arc::new(move |fraction, message| {
-        log.write("engine", "info", &message);
-        progress.report(fraction, &message);
-    })
+    Arc::new(progress.of_job(move |message| log.write("engine", "info", message)))
 }

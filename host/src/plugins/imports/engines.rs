@@ -1,5 +1,7 @@
 //! `engines`: jobs for the two engines.
 
+use std::sync::Arc;
+
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -167,13 +169,14 @@ impl From<CallKey> for JobKey {
 }
 
 fn new_job(reach: &Shared, key: JobKey, request: Request, label: Option<String>) -> NewJob {
+    let lines = reach.lines.clone();
     NewJob {
         key,
         request,
         label,
         priority: reach.task.priority,
         created_at: reach.task.created_at,
-        report: reach.reports.of_job(reach.lines.clone()),
+        report: Arc::new(reach.progress.of_job(move |message| lines.write("engine", "info", message))),
     }
 }
 

@@ -17,7 +17,7 @@ mod http_rules;
 mod jobs;
 pub mod log;
 mod media;
-pub mod progress;
+mod progress;
 mod secrets;
 mod settings;
 mod tasks;
@@ -37,11 +37,11 @@ use crate::plugins::Services;
 use crate::plugins::journal::{CallKey, CallPath, Effect, Interrupt};
 use crate::plugins::sandbox::Permits;
 use crate::store::ClaimToken;
+use crate::store::progress::ProgressWriter;
 use crate::task::{Failure, Task};
 use contract::enginehouse::plugin::types;
 use jobs::Jobs;
 use log::Lines;
-use progress::Reports;
 
 /// Most bytes of JSON text that one argument may have: parsed, it takes many times as much of the host's memory.
 const LARGEST_ARGUMENT: usize = 4 << 20;
@@ -89,7 +89,7 @@ pub struct Reach {
     pub task: Task,
     pub token: ClaimToken,
     pub lines: Arc<Lines>,
-    pub reports: Reports,
+    pub progress: ProgressWriter,
     /// Bytes written as artifacts so far.
     pub artifact_bytes: AtomicU64,
     /// Bytes sent and received by HTTP so far.

@@ -33,10 +33,10 @@ use crate::config::{Grant, PluginLimits};
 use crate::plugins::guest_clock::GuestClock;
 use crate::plugins::imports::contract::{self, Handler, HandlerPre};
 use crate::plugins::imports::log::Lines;
-use crate::plugins::imports::progress::Reports;
 use crate::plugins::imports::{Reach, Start};
 use crate::plugins::journal::{CallPath, Journaling};
 use crate::plugins::{Run, Services};
+use crate::store::progress::ProgressWriter;
 use crate::task::{self, Failure, Outcome, Task};
 use limits::{Gauges, Meter, Metered};
 use wasi::{Seed, Wasi};
@@ -172,14 +172,14 @@ impl Sandbox {
             routed: routed(&task),
             cancel: cancel.clone(),
         });
-        let reports = Reports::new(services.store.clone(), services.clock.clone(), task.id, token);
+        let progress = ProgressWriter::new(services.store.clone(), services.clock.clone(), task.id, token);
         let reach = Reach {
             permits,
             services: services.clone(),
             task,
             token,
             lines: lines.clone(),
-            reports,
+            progress,
             artifact_bytes: AtomicU64::new(0),
             http_bytes: AtomicU64::new(0),
             http: OnceCell::new(),

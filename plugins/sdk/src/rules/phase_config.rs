@@ -98,7 +98,7 @@ fn read(config: &Value) -> Result<Phases, Failure> {
         Some(other) => Err(fields::invalid(key, other, "a number")),
     };
 
-    let steps = fields.integers("steps_per_phase")?.unwrap_or_else(|| vec![2, 2, 2]);
+    let mut steps = fields.integers("steps_per_phase")?.unwrap_or_else(|| vec![2, 2, 2]);
     let phases = fields.list("phases")?.unwrap_or_default();
     let named = fields.integer("num_phases")?.unwrap_or(3);
     // When the three disagree, the list that says what the phases do counts.
@@ -107,11 +107,9 @@ fn read(config: &Value) -> Result<Phases, Failure> {
     if !(2..=3).contains(&count) {
         return Err(broken(format!("it has {count} phases, and there must be 2 or 3")));
     }
+    // A phase without an entry is one that no step is left for; its LoRAs are named all the same.
     if steps.len() < phases.len() {
-        return Err(broken(format!(
-            "`steps_per_phase` has {} entries, and each of the {count} phases needs one",
-            steps.len()
-        )));
+        steps.resize(phases.len(), 0);
     }
     if let Some(wrong) = steps.iter().find(|steps| !(0..=STEPS_LIMIT).contains(*steps)) {
         return Err(broken(format!("a phase of {wrong} steps is not possible: 0 to {STEPS_LIMIT}")));
