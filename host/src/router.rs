@@ -228,6 +228,9 @@ fn by_default(task_type: &str, offers: &Offers) -> String {
             "Wan2GP serves `{task_type}` by default: ComfyUI usually does, but the type is not on the list \
              `routing.comfy_task_types` and has no template."
         ),
+        None if offers.plugins.contains_key(task_type) => {
+            format!("Wan2GP serves `{task_type}` by default: no list, template or preset names the type.")
+        }
         None => {
             let offered =
                 [&offers.comfyui_templates, &offers.wan2gp_presets].into_iter().flat_map(|files| files.keys());
@@ -359,6 +362,13 @@ mod tests {
         assert_eq!(route.handler.kind(), "plugin");
         assert!(route.reason.contains("Wan2GP will be refused"), "{}", route.reason);
         assert_eq!(route.if_retired.unwrap().handler, Handler::Refused);
+    }
+
+    #[test]
+    fn a_type_that_only_a_plugin_knows_is_not_taken_for_a_misspelling_once_the_plugin_is_gone() {
+        let offers = Offers { plugins: with("mine", plugin("mine")), ..Offers::default() };
+        let fallback = decide("mine", json!({}), &offers).if_retired.unwrap();
+        assert!(!fallback.reason.contains("did you mean"), "{}", fallback.reason);
     }
 
     #[test]

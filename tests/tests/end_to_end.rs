@@ -125,7 +125,7 @@ fn a_handler_is_replaced_retired_restored_and_survives_a_broken_file_while_the_w
     let stitch = task["children"].as_array().expect("children").last().expect("a stitch").clone();
     assert_eq!(stitch["route"]["handler"]["digest"].as_str(), Some(second.as_str()), "{stitch}");
     assert_eq!(task["output"]["kind"], "file", "{task}");
-    assert_eq!(video_facts(Path::new(task["output"]["path"].as_str().expect("a path"))), (30, 160, 96));
+    assert_eq!(video_facts(Path::new(task["output"]["path"].as_str().expect("a path"))), (34, 160, 96));
 
     // Broken: nothing changes, and it is said.
     std::fs::write(host.plugins().join("travel_stitch.wasm"), b"\0asm but not really").expect("written");
@@ -226,7 +226,7 @@ fn a_killed_worker_loses_nothing_and_does_nothing_twice() {
     for child in children {
         assert_eq!((child["status"].as_str(), child["attempts"].as_u64()), (Some("Complete"), Some(1)), "{child}");
     }
-    assert_eq!(video_facts(Path::new(task["output"]["path"].as_str().expect("a path"))), (30, 160, 96));
+    assert_eq!(video_facts(Path::new(task["output"]["path"].as_str().expect("a path"))), (34, 160, 96));
 }
 
 #[test]
