@@ -26,6 +26,7 @@ mod rules;
 pub struct Config {
     pub routing: RoutingConfig,
     pub worker: WorkerConfig,
+    pub store: StoreConfig,
     pub engines: EnginesConfig,
     pub plugins: PluginsConfig,
     pub inputs: InputsConfig,
@@ -72,6 +73,10 @@ pub struct WorkerConfig {
     pub max_attempts: u32,
     /// How long SIGTERM waits for running tasks before it gives them back.
     pub drain_seconds: u64,
+    /// How long work that was told to stop may take before it is left to itself.
+    pub stop_grace_seconds: u64,
+    /// Tasks without a plugin that are held at once: one has the engine, the others are prepared meanwhile.
+    pub direct_tasks: usize,
     /// Handlers that may be alive at once, waiting ones included.
     pub max_live_instances: usize,
     /// Consecutive deaths without a new result after which a task is set aside; 0: never.
@@ -85,9 +90,27 @@ impl Default for WorkerConfig {
             renew_seconds: 15,
             max_attempts: 3,
             drain_seconds: 25,
+            stop_grace_seconds: 60,
+            direct_tasks: 2,
             max_live_instances: 500,
             quarantine_after_deaths: 2,
         }
+    }
+}
+
+/// `[store]`
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StoreConfig {
+    /// How long an operation waits for another process that is writing.
+    pub busy_timeout_seconds: u64,
+    /// Connections that only read.
+    pub readers: u32,
+}
+
+impl Default for StoreConfig {
+    fn default() -> Self {
+        Self { busy_timeout_seconds: 10, readers: 4 }
     }
 }
 
@@ -99,6 +122,8 @@ pub struct EnginesConfig {
     pub animatic: bool,
     /// Longest running time of one engine job.
     pub job_limit_seconds: u64,
+    /// How long an engine may take to stop a job before it is left.
+    pub cancel_grace_seconds: u64,
     pub comfyui: ComfyuiConfig,
     pub wan2gp: Wan2gpConfig,
 }
@@ -108,6 +133,7 @@ impl Default for EnginesConfig {
         Self {
             animatic: true,
             job_limit_seconds: 3600,
+            cancel_grace_seconds: 90,
             comfyui: ComfyuiConfig::default(),
             wan2gp: Wan2gpConfig::default(),
         }
@@ -136,6 +162,12 @@ pub struct Wan2gpConfig {
 pub struct PluginsConfig {
     /// A file is read once it has not changed for so long.
     pub quiet_milliseconds: u64,
+    /// Largest file that is read.
+    pub file_mb: u64,
+    /// Longest time one compilation may take.
+    pub compile_seconds: u64,
+    /// Compilations at once, each in a process of its own.
+    pub compilers: usize,
     /// What every plugin gets that asks for it.
     pub grant: Vec<String>,
     /// Per plugin name: what it gets instead of `grant`.
@@ -149,6 +181,9 @@ impl Default for PluginsConfig {
     fn default() -> Self {
         Self {
             quiet_milliseconds: 300,
+            file_mb: 256,
+            compile_seconds: 300,
+            compilers: 3,
             grant: ["engines", "tasks", "artifacts", "media", "assist"].map(String::from).to_vec(),
             grants: BTreeMap::new(),
             settings: BTreeMap::new(),
@@ -221,6 +256,8 @@ pub struct PluginLimits {
     pub artifact_mb: u64,
     /// Bytes that one start may send and receive by HTTP.
     pub http_mb: u64,
+    /// Largest body of one HTTP request or answer.
+    pub http_body_mb: u64,
     /// Longest time of one HTTP request, its redirects and its answer included.
     pub http_seconds: u64,
 }
@@ -237,6 +274,7 @@ impl Default for PluginLimits {
             nesting: 8,
             artifact_mb: 1024,
             http_mb: 64,
+            http_body_mb: 8,
             http_seconds: 300,
         }
     }

@@ -31,9 +31,6 @@ mod direct;
 pub use claims::End;
 use claims::{Claims, Held};
 
-/// Direct tasks in this process: one running, one prepared.
-const DIRECT_ROOM: usize = 2;
-
 /// Most tasks taken by one claim.
 const CLAIM_BATCH: usize = 16;
 
@@ -96,8 +93,11 @@ struct State {
 
 /// Works until told to stop.
 pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
+    let limits = &worker.config.worker;
+    let (lease, stop_grace) =
+        (Duration::from_secs(limits.lease_seconds), Duration::from_secs(limits.stop_grace_seconds));
     let state = Arc::new(State {
-        claims: Claims::new(worker.services.store.clone(), Duration::from_secs(worker.config.worker.lease_seconds)),
+        claims: Claims::new(worker.services.store.clone(), lease, stop_grace),
         worker,
         tasks: TaskTracker::new(),
         room: Notify::new(),
@@ -164,7 +164,7 @@ impl State {
 
         let pool_room = config.worker.max_live_instances.saturating_sub(self.claims.handlers()).min(CLAIM_BATCH);
         let mut taken = if served.is_empty() { 0 } else { self.take(handlers, pool_room).await? };
-        let lane_room = DIRECT_ROOM.saturating_sub(self.claims.direct());
+        let lane_room = config.worker.direct_tasks.saturating_sub(self.claims.direct()).min(CLAIM_BATCH);
         taken += self.take(direct, lane_room).await?;
         Ok(taken)
     }
@@ -230,7 +230,9 @@ impl Worker {
         let result = tokio::select! {
             result = self.execute(&task, &route, &log, held) => result,
             // Handlers and jobs stop by themselves when their token fires; this bounds how long that may take.
-            () = held.overdue() => Err(Failure::cancelled("the handler did not stop in time")),
+            () = held.overdue() => Err(Failure::cancelled(
+                "its work did not stop within `worker.stop_grace_seconds` and was left to itself",
+            )),
         };
         let ran = watch.elapsed();
         self.settle(&task, &route, &log, held, result).await;

@@ -238,6 +238,7 @@ fn engines(folder: &TempDir, artifacts: &Artifacts, clock: &Clock, scribe: &Arc<
         comfyui: Err("this house has no ComfyUI".into()),
         wan2gp: Ok(scribe.clone()),
         job_limit: Duration::from_secs(60),
+        cancel_grace: Duration::from_secs(60),
     })
 }
 

@@ -38,6 +38,7 @@ impl House {
             comfyui: Err("No ComfyUI here.".into()),
             wan2gp: Ok(Arc::new(Animatic::new(media.clone()))),
             job_limit: CEILING,
+            cancel_grace: CEILING,
         });
         Self { home, media, artifacts, engines, task: TaskId::random() }
     }

@@ -65,6 +65,8 @@ impl House {
         }
         let settings = SqliteSettings {
             quarantine_after_deaths: self.config.worker.quarantine_after_deaths,
+            busy_timeout_ms: self.config.store.busy_timeout_seconds.saturating_mul(1000),
+            readers: self.config.store.readers,
             ..SqliteSettings::default()
         };
         let store = SqliteStore::open(&path, self.clock.clone(), settings)
@@ -135,6 +137,7 @@ impl House {
             comfyui: self.comfyui(),
             wan2gp: self.wan2gp(&media),
             job_limit: Duration::from_secs(self.config.engines.job_limit_seconds),
+            cancel_grace: Duration::from_secs(self.config.engines.cancel_grace_seconds),
         });
         let services = Services {
             store: self.store().await?,

@@ -110,6 +110,21 @@ pub static SETTINGS: &[Setting] = &[
         "How long SIGTERM waits for running tasks before it gives them back.",
     ),
     whole(
+        "worker.stop_grace_seconds",
+        1,
+        "seconds",
+        "60",
+        "How long work that was told to stop (its task was cancelled, or the worker stops) may take before it is left \
+         to itself.",
+    ),
+    whole(
+        "worker.direct_tasks",
+        1,
+        "tasks",
+        "2",
+        "Tasks without a plugin that are held at once: one has the engine, the others are prepared meanwhile.",
+    ),
+    whole(
         "worker.max_live_instances",
         1,
         "handlers",
@@ -123,6 +138,14 @@ pub static SETTINGS: &[Setting] = &[
         "2",
         "Consecutive deaths of the host without a new result after which a task is set aside; 0: never.",
     ),
+    whole(
+        "store.busy_timeout_seconds",
+        1,
+        "seconds",
+        "10",
+        "How long an operation waits for another process that is writing to the store.",
+    ),
+    whole("store.readers", 1, "connections", "4", "Connections to the store that only read."),
     setting(
         "engines.animatic",
         Kind::Switch,
@@ -131,6 +154,14 @@ pub static SETTINGS: &[Setting] = &[
         "The stand-in that needs no GPU serves an engine that is not configured. Off: such tasks fail as unavailable.",
     ),
     whole("engines.job_limit_seconds", 1, "seconds", "3600", "Longest running time of one engine job."),
+    whole(
+        "engines.cancel_grace_seconds",
+        1,
+        "seconds",
+        "90",
+        "How long an engine may take to stop a job that was cancelled or ran too long before it is left and the next \
+         job begins.",
+    ),
     setting(
         "engines.comfyui.root",
         Kind::OptionalText,
@@ -145,6 +176,28 @@ pub static SETTINGS: &[Setting] = &[
         "milliseconds",
         "300",
         "A file in the plugins folder is read once it has not changed for so long.",
+    ),
+    whole(
+        "plugins.file_mb",
+        1,
+        "MB",
+        "256",
+        "Largest file in the plugins folder that is read. A component from Python has some 20 MB; what is much larger \
+         is a mistake that would fill memory and disk.",
+    ),
+    whole(
+        "plugins.compile_seconds",
+        1,
+        "seconds",
+        "300",
+        "Longest time one compilation of a plugin may take. Large components take half a minute on a busy machine.",
+    ),
+    whole(
+        "plugins.compilers",
+        1,
+        "processes",
+        "3",
+        "Plugins that are compiled at once. Each takes some 0.5 GB of memory for a component from Python.",
     ),
     setting(
         "plugins.grant",
@@ -205,6 +258,7 @@ pub static SETTINGS: &[Setting] = &[
     whole("plugins.limits.nesting", 0, "levels", "8", "How deep tasks may be nested."),
     whole("plugins.limits.artifact_mb", 0, "MB", "1024", "What one start may write as artifacts."),
     whole("plugins.limits.http_mb", 0, "MB", "64", "What one start may send and receive by HTTP."),
+    whole("plugins.limits.http_body_mb", 1, "MB", "8", "Largest body of one HTTP request or answer."),
     whole(
         "plugins.limits.http_seconds",
         1,

@@ -22,16 +22,11 @@ use crate::clock::Timestamp;
 use crate::schedule::{self, Candidate};
 use crate::task::{EngineKind, Failure, FailureClass, FileRef, TaskId};
 
-/// How long an engine may take to stop before its run is dropped. Engines stop promptly, or kill their process after a
-/// grace of their own (60 s at most); this is what holds when they do not.
-const STOP_GRACE: Duration = Duration::from_secs(90);
-
 /// So many waiting jobs are told their exact place whenever it changes; those further back hear of it once.
 const TOLD_PLACES: usize = 32;
 
 pub(super) struct Lane {
     options: EngineOptions,
-    stop_grace: Duration,
     state: Mutex<State>,
     /// One submission at a time, so that two of one key cannot both find nothing.
     submitting: tokio::sync::Mutex<()>,
@@ -112,12 +107,7 @@ enum Stop {
 
 impl Lane {
     pub fn new(options: EngineOptions) -> Self {
-        Self {
-            options,
-            stop_grace: STOP_GRACE,
-            state: Mutex::new(State::default()),
-            submitting: tokio::sync::Mutex::new(()),
-        }
+        Self { options, state: Mutex::new(State::default()), submitting: tokio::sync::Mutex::new(()) }
     }
 
     pub fn engine(&self, kind: EngineKind) -> Result<&Arc<dyn Engine>, Failure> {
@@ -351,10 +341,17 @@ impl Lane {
         key: JobKey,
         title: &str,
     ) -> Option<Result<Vec<Produced>, Failure>> {
-        match tokio::time::timeout(self.stop_grace, &mut run).await {
+        // Engines stop promptly, or kill their process after a grace of their own; this holds when they do not.
+        let grace = self.options.cancel_grace;
+        match tokio::time::timeout(grace, &mut run).await {
             Ok(ended) => Some(joined(ended, key, title)),
             Err(_) => {
-                tracing::warn!(job = %key, engine = title, "an engine did not stop when told; its run is dropped");
+                tracing::warn!(
+                    job = %key,
+                    engine = title,
+                    "an engine told to stop did not within {} (engines.cancel_grace_seconds); its run is dropped",
+                    seconds(grace)
+                );
                 run.abort();
                 None
             }

@@ -146,6 +146,8 @@ pub struct EngineOptions {
     pub wan2gp: Result<Arc<dyn Engine>, String>,
     /// Longest running time of a job when the caller names none.
     pub job_limit: Duration,
+    /// How long an engine may take to stop a job before it is left: its run is dropped and the next job begins.
+    pub cancel_grace: Duration,
 }
 
 /// What the lane does at one moment, for people.

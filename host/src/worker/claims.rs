@@ -15,9 +15,6 @@ use crate::worker::Summary;
 /// How soon after a change of the store the held tasks are looked at: what a cancellation waits at most.
 const NOTICE: Duration = Duration::from_millis(200);
 
-/// How long stopped work may take to stop before it is left to itself.
-const STOP_GRACE: Duration = Duration::from_secs(60);
-
 /// Why the work on a held task was stopped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum End {
@@ -37,6 +34,7 @@ pub struct Held {
     /// Fires when the work must stop.
     pub cancel: CancellationToken,
     handler: bool,
+    stop_grace: Duration,
     end: Arc<OnceLock<End>>,
     tally: Arc<Tally>,
 }
@@ -51,6 +49,7 @@ struct Tally {
 pub struct Claims {
     store: SharedStore,
     lease: Duration,
+    stop_grace: Duration,
     held: Mutex<HashMap<TaskId, Held>>,
     tally: Arc<Tally>,
 }
@@ -67,10 +66,10 @@ impl Held {
         counter.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Returns when the work was told to stop and did not for a minute.
+    /// Returns when the work was told to stop and did not within `worker.stop_grace_seconds`.
     pub async fn overdue(&self) {
         self.cancel.cancelled().await;
-        tokio::time::sleep(STOP_GRACE).await;
+        tokio::time::sleep(self.stop_grace).await;
     }
 
     fn stop(&self, why: End) {
@@ -81,8 +80,9 @@ impl Held {
 }
 
 impl Claims {
-    pub fn new(store: SharedStore, lease: Duration) -> Self {
-        Self { store, lease, held: Mutex::default(), tally: Arc::default() }
+    /// `stop_grace`: how long stopped work may take before it is left to itself.
+    pub fn new(store: SharedStore, lease: Duration, stop_grace: Duration) -> Self {
+        Self { store, lease, stop_grace, held: Mutex::default(), tally: Arc::default() }
     }
 
     pub fn add(&self, claim: &Claim, handler: bool) -> Held {
@@ -91,6 +91,7 @@ impl Claims {
             token: claim.token,
             cancel: CancellationToken::new(),
             handler,
+            stop_grace: self.stop_grace,
             end: Arc::default(),
             tally: self.tally.clone(),
         };

@@ -132,6 +132,29 @@ async fn traffic_and_time_of_requests_are_limited() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_has_a_limit_in_both_directions() {
+    let web = Web::start(|asked| {
+        let length = if asked.line.ends_with("/large") { (1 << 20) + 1 } else { 100 };
+        (200, Vec::new(), vec![b'x'; length])
+    });
+    let mut house = house(&web).await;
+    house.permits.limits.http_body_mb = 1;
+    let calls = json!([
+        ["http.send", "POST", web.url("/v1/small"), {}, "x".repeat(1 << 20)],
+        ["http.send", "POST", web.url("/v1/small"), {}, "x".repeat((1 << 20) + 1)],
+        ["http.send", "GET", web.url("/v1/large"), {}, ""],
+    ]);
+    let seen = ask(&house, calls).await;
+    assert_eq!(seen[0]["ok"]["status"], 200, "a body of the limit's size passes");
+    for index in [1, 2] {
+        assert_eq!(seen[index]["err"]["code"], "too_large");
+        let message = seen[index]["err"]["message"].as_str().unwrap();
+        assert!(message.contains("plugins.limits.http_body_mb"), "{message}");
+    }
+    assert_eq!(web.asked().len(), 2, "the request that is too large did not go out");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_there_is_a_dependency_that_failed() {
     let web = Web::start(echo);
     let mut house = house(&web).await;

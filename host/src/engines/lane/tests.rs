@@ -150,16 +150,15 @@ fn lane(
             most_at_once: most_at_once.clone(),
         })
     };
-    let mut lane = Lane::new(EngineOptions {
+    Arc::new(Lane::new(EngineOptions {
         jobs: home.join("jobs"),
         artifacts: Artifacts::open(&home.join("data"), &home.join("outputs")).unwrap(),
         clock: Clock::system(),
         comfyui: Ok(engine(EngineKind::Comfyui)),
         wan2gp: Ok(engine(EngineKind::Wan2gp)),
         job_limit,
-    });
-    lane.stop_grace = Duration::from_millis(100);
-    Arc::new(lane)
+        cancel_grace: Duration::from_millis(100),
+    }))
 }
 
 #[tokio::test]

@@ -79,20 +79,20 @@ pub(super) enum Content {
     Unsteady,
 }
 
-/// Reads a file once, as it was when it had the stamp.
-pub(super) fn read(path: &Path, stamp: Stamp) -> Content {
+/// Reads a file once, as it was when it had the stamp. One of more than `most_mb` is no plugin but a mistake (a model,
+/// a video) that would only fill memory and disk.
+pub(super) fn read(path: &Path, stamp: Stamp, most_mb: u64) -> Content {
     if !stamp.regular {
         return Content::Unfit("is no regular file: a plugin is one file".into());
     }
     if path.extension().is_some_and(|e| e == "cwasm") {
         return Content::Unfit(validate::COMPILED_ARTIFACT.into());
     }
-    let limit = validate::LARGEST_FILE_BYTES;
-    if stamp.size > limit {
+    let size_mb = stamp.size.div_ceil(1024 * 1024);
+    if size_mb > most_mb {
         return Content::Unfit(format!(
-            "has {} MiB, and a plugin has {} MiB at most: models and videos belong elsewhere",
-            stamp.size / (1024 * 1024),
-            limit / (1024 * 1024)
+            "has {size_mb} MB, and a plugin has {most_mb} MB at most (`plugins.file_mb`): models and videos belong \
+             elsewhere"
         ));
     }
     let unreadable = |e: io::Error| match e.kind() {
@@ -108,7 +108,7 @@ pub(super) fn read(path: &Path, stamp: Stamp) -> Content {
         return Content::Unsteady;
     }
     let mut bytes = Vec::with_capacity(usize::try_from(stamp.size).unwrap_or(0));
-    if let Err(e) = Read::by_ref(&mut file).take(limit + 1).read_to_end(&mut bytes) {
+    if let Err(e) = Read::by_ref(&mut file).take(stamp.size.saturating_add(1)).read_to_end(&mut bytes) {
         return unreadable(e);
     }
     if !steady(&file) || bytes.len() as u64 != stamp.size {
@@ -168,7 +168,7 @@ mod tests {
         let files = list(folder.path()).unwrap();
         let names: Vec<_> = files.keys().map(String::as_str).collect();
         assert_eq!(names, ["a.wasm", "b.wasm", "d.cwasm", "folder.wasm", "link.wasm"]);
-        let read = |name: &str| match read(&path(name), files[name]) {
+        let read = |name: &str| match read(&path(name), files[name], 1) {
             Content::Bytes(bytes) => String::from_utf8(bytes).unwrap(),
             Content::Unfit(reason) => reason,
             Content::Unsteady => "unsteady".into(),
@@ -187,9 +187,15 @@ mod tests {
     fn a_file_of_absurd_size_is_refused_unread() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("a.wasm");
-        File::create(&path).unwrap().set_len(300 * 1024 * 1024).unwrap();
-        let Content::Unfit(reason) = read(&path, stamp(&path).unwrap()) else { panic!("it was read") };
-        assert_eq!(reason, "has 300 MiB, and a plugin has 256 MiB at most: models and videos belong elsewhere");
+        let file = File::create(&path).unwrap();
+        file.set_len(2 * 1024 * 1024).unwrap();
+        assert!(matches!(read(&path, stamp(&path).unwrap(), 2), Content::Bytes(_)));
+        file.set_len(2 * 1024 * 1024 + 1).unwrap();
+        let Content::Unfit(reason) = read(&path, stamp(&path).unwrap(), 2) else { panic!("it was read") };
+        assert_eq!(
+            reason,
+            "has 3 MB, and a plugin has 2 MB at most (`plugins.file_mb`): models and videos belong elsewhere"
+        );
     }
 
     #[test]

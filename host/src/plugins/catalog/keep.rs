@@ -27,20 +27,19 @@ use tokio::sync::Semaphore;
 use crate::digest::Digest;
 use crate::task::{Failure, FailureClass};
 
-/// Longest time one compilation may take: the slowest component measured, 12 MB of JavaScript engine on a busy machine
-/// with two cores, takes 30 s; this one is ten times as slow.
-const COMPILE_LIMIT: Duration = Duration::from_secs(300);
-
-/// Compilers at once. One that takes long must not hold up the quick ones; each takes some 0.5 GB for a Python component.
-const COMPILERS: usize = 3;
-
 /// Bytes of the compiler's stderr that are kept as evidence.
 const LONGEST_STDERR: usize = 4096;
 
-/// The program that compiles, and its first arguments; the component and the artifact to make follow them.
+/// How components are compiled.
 pub(super) struct Compiler {
+    /// The program…
     pub program: PathBuf,
+    /// … and its first arguments; the component and the artifact to make follow them.
     pub arguments: Vec<OsString>,
+    /// Longest time one compilation may take (`plugins.compile_seconds`).
+    pub limit: Duration,
+    /// Compilations at once (`plugins.compilers`): one that takes long must not hold up the quick ones.
+    pub at_once: usize,
 }
 
 /// The host's own copies.
@@ -49,7 +48,8 @@ pub(super) struct Keep {
     compiled: PathBuf,
     compiler: Compiler,
     compatibility: String,
-    compilers: Semaphore,
+    /// A permit for each compilation that may run.
+    turns: Semaphore,
 }
 
 /// What a plugin said of itself, and the file name it last came under.
@@ -68,7 +68,8 @@ impl Keep {
         for folder in [data, &bytes, &compiled] {
             private_folder(folder).map_err(|e| io_failure("make the private folder", folder, &e))?;
         }
-        Ok(Self { bytes, compiled, compiler, compatibility, compilers: Semaphore::new(COMPILERS) })
+        let turns = Semaphore::new(compiler.at_once.clamp(1, Semaphore::MAX_PERMITS));
+        Ok(Self { bytes, compiled, compiler, compatibility, turns })
     }
 
     /// Whether the bytes of a digest are kept.
@@ -170,15 +171,15 @@ impl Keep {
         if !component.is_file() {
             return Err(missing(digest));
         }
-        let _turn = self.compilers.acquire().await.map_err(|e| Failure::internal("plugin_compile", e.to_string()))?;
+        let _turn = self.turns.acquire().await.map_err(|e| Failure::internal("plugin_compile", e.to_string()))?;
         let aside = tempfile::Builder::new()
             .prefix(".compiling-")
             .tempdir_in(&self.compiled)
             .map_err(|e| io_failure("make a folder to compile in, in", &self.compiled, &e))?;
         let fresh = aside.path().join("artifact");
-        let program = &self.compiler.program;
+        let Compiler { program, arguments, limit, .. } = &self.compiler;
         let child = Command::new(program)
-            .args(&self.compiler.arguments)
+            .args(arguments)
             .args([&component, &fresh])
             .env_clear()
             .stdin(Stdio::null())
@@ -187,11 +188,11 @@ impl Keep {
             .kill_on_drop(true)
             .spawn()
             .map_err(|e| io_failure("start the compiler", program, &e))?;
-        let output = match tokio::time::timeout(COMPILE_LIMIT, child.wait_with_output()).await {
+        let output = match tokio::time::timeout(*limit, child.wait_with_output()).await {
             Ok(output) => output.map_err(|e| io_failure("wait for the compiler", program, &e))?,
             Err(_) => {
-                let seconds = COMPILE_LIMIT.as_secs();
-                return Err(compile_failure(&format!("it took more than {seconds} s"), ""));
+                let seconds = limit.as_secs_f64();
+                return Err(compile_failure(&format!("it took more than {seconds} s (`plugins.compile_seconds`)"), ""));
             }
         };
         if !output.status.success() {
@@ -335,8 +336,14 @@ mod tests {
 
     /// A shell as the compiler: what is kept and how is the same for every compiler.
     fn keep(data: &Path, script: &str) -> Keep {
+        keep_within(data, script, Duration::from_secs(60))
+    }
+
+    /// The same with a limit on each compilation.
+    fn keep_within(data: &Path, script: &str, limit: Duration) -> Keep {
         let arguments = ["-c", script, "sh"].map(OsString::from).to_vec();
-        Keep::open(data, Compiler { program: "/bin/sh".into(), arguments }, "engine-1".into()).unwrap()
+        let compiler = Compiler { program: "/bin/sh".into(), arguments, limit, at_once: 1 };
+        Keep::open(data, compiler, "engine-1".into()).unwrap()
     }
 
     /// Copies, and leaves a line behind for each run.
@@ -376,6 +383,21 @@ mod tests {
         let failure = keep.artifact(digest).await.unwrap_err();
         assert_eq!(failure.message, "compiling it failed: the component is odd");
         assert_eq!(failure.detail.as_deref(), Some("first\nthe component is odd\n"));
+        assert_eq!(fs::read_dir(data.join("compiled")).unwrap().count(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_compiler_that_takes_too_long_is_ended_and_the_setting_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("plugins");
+        let keep = keep_within(&data, "exec /bin/sleep 600", Duration::from_millis(50));
+        let digest = Digest::of(b"component");
+        keep.store(digest, b"component").unwrap();
+        let failure = keep.artifact(digest).await.unwrap_err();
+        assert_eq!(
+            (failure.code.as_str(), failure.message.as_str()),
+            ("plugin_compile", "compiling it failed: it took more than 0.05 s (`plugins.compile_seconds`)")
+        );
         assert_eq!(fs::read_dir(data.join("compiled")).unwrap().count(), 0);
     }
 

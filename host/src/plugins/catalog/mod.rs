@@ -100,7 +100,12 @@ impl Catalog {
             Failure::unavailable("plugins_folder", format!("the plugins folder {folder} cannot be read: {e}"))
         };
         std::fs::create_dir_all(&folder).map_err(unusable)?;
-        let compiler = Compiler { program: compiler, arguments: vec!["compile-component".into()] };
+        let compiler = Compiler {
+            program: compiler,
+            arguments: vec!["compile-component".into()],
+            limit: Duration::from_secs(config.plugins.compile_seconds),
+            at_once: config.plugins.compilers,
+        };
         let keep = Keep::open(&data, compiler, sandbox.compatibility())?;
         let record = Arc::new(Record::new(data));
         let files = folder::list(&folder).map_err(unusable)?;

@@ -63,7 +63,8 @@ impl Pipeline {
     pub async fn prepare(self: &Arc<Self>, file: &str, path: PathBuf, stamp: Stamp, load: Load) -> Prepared {
         let _underway = self.underway.read().await;
         let refused = |digest, rest: String| Prepared::Refused { digest, reason: format!("`{file}` {rest}") };
-        let reading = tokio::task::spawn_blocking(move || match folder::read(&path, stamp) {
+        let most_mb = self.config.plugins.file_mb;
+        let reading = tokio::task::spawn_blocking(move || match folder::read(&path, stamp, most_mb) {
             Content::Bytes(bytes) => Ok((Digest::of(&bytes), bytes)),
             other => Err(other),
         });

@@ -31,10 +31,6 @@ const INTERFACES: &[(&str, &[&str])] = &[
 /// The packages of WASI 0.2 whose interfaces are linked, empty, because every language's standard library imports them.
 const WASI: &[&str] = &["wasi:cli", "wasi:clocks", "wasi:filesystem", "wasi:io", "wasi:random", "wasi:sockets"];
 
-/// Largest file that is read. A Python component has some 20 MB; what is larger than this is no plugin but a mistake
-/// (a model, a video) that would only fill memory and disk.
-pub(super) const LARGEST_FILE_BYTES: u64 = 256 * 1024 * 1024;
-
 /// Every WebAssembly file begins with it.
 const WASM_MAGIC: &[u8] = b"\0asm";
 /// Executables begin with it, and so do artifacts that wasmtime compiled.

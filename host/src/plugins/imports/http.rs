@@ -18,9 +18,6 @@ use crate::net::{self, NetPolicy};
 use crate::plugins::journal::{CallKey, Effect, Interrupt};
 use crate::task::{Failure, FailureClass};
 
-/// Most bytes of one body, in either direction: requests are for talking to services.
-const LARGEST_BODY: usize = 8 << 20;
-
 /// Redirects that one request may follow.
 const REDIRECTS: usize = 10;
 
@@ -90,9 +87,7 @@ struct Hop {
 }
 
 async fn send(reach: &Reach, key: CallKey, request: Request) -> Result<Answer, Failure> {
-    if request.body.len() > LARGEST_BODY {
-        return Err(too_large("The request"));
-    }
+    fits(reach, "The request", &request.body)?;
     let mut hop = Hop {
         method: request.method.to_ascii_uppercase().parse().map_err(|_| {
             Failure::invalid("invalid_request", format!("`{}` is no HTTP method.", request.method.escape_default()))
@@ -141,9 +136,7 @@ async fn exchange(reach: &Reach, client: &Client, hop: &Hop) -> Result<(Answer, 
     while let Some(piece) = response.chunk().await.map_err(|e| failed(&hop.url, e))? {
         count(reach, piece.len() as u64)?;
         body.extend_from_slice(&piece);
-        if body.len() > LARGEST_BODY {
-            return Err(too_large("The answer"));
-        }
+        fits(reach, "The answer", &body)?;
     }
     let body = Hex::of(&hidden(&body, &secrets));
     Ok((Answer { status: response.status().as_u16(), headers, body }, next))
@@ -256,14 +249,22 @@ fn count(reach: &Reach, bytes: u64) -> Result<(), Failure> {
     ))
 }
 
+/// Whether a body, as far as it is there, is small enough: requests are for talking to services. Code `too_large`.
+fn fits(reach: &Reach, what: &str, body: &[u8]) -> Result<(), Failure> {
+    let limit = reach.permits.limits.http_body_mb;
+    if body.len() as u64 <= limit.saturating_mul(1 << 20) {
+        return Ok(());
+    }
+    let message = format!(
+        "{what} has a body of more than {limit} MB. Files come in through `artifacts.resolve`. The limit is \
+         `plugins.limits.http_body_mb`."
+    );
+    Err(Failure::denied("too_large", message))
+}
+
 fn failed(url: &Url, error: reqwest::Error) -> Failure {
     net::refusal(&error)
         .unwrap_or_else(|| no_answer(&format!("{}: {}", net::shown(url), net::innermost(&error))).retryable())
-}
-
-fn too_large(what: &str) -> Failure {
-    let message = format!("{what} has more than {LARGEST_BODY} bytes. Files come in through `artifacts.resolve`.");
-    Failure::denied("too_large", message)
 }
 
 fn no_answer(why: &str) -> Failure {

@@ -48,8 +48,9 @@ const DESCRIBE_MEMORY_MB: u64 = 64;
 const DESCRIBE_CPU_SECONDS: f64 = 1.0;
 const DESCRIBE_WALL: Duration = Duration::from_secs(10);
 
-/// Most bytes that a guest may hand to the host in one call.
-const HOSTCALL_BYTES: usize = 32 << 20;
+/// Most bytes that a guest may hand to the host in one call, besides the body of an HTTP request, which has a limit of
+/// its own (`plugins.limits.http_body_mb`).
+const HOSTCALL_BYTES: usize = 24 << 20;
 
 /// The wasmtime engine of this process with its ticking epoch clock. One per process.
 pub struct Sandbox {
@@ -119,7 +120,7 @@ impl Sandbox {
         let meter = Meter::new("(describe)", DESCRIBE_MEMORY_MB, DESCRIBE_CPU_SECONDS, self.gauges.clone());
         let wasi = Wasi::new(&lines, GuestClock::at(Timestamp(0)), &Seed::of_describe());
         let cpu = meter.cpu();
-        let mut store = self.store(State { start: Start::sealed(lines.clone()), wasi, meter });
+        let mut store = self.store(State { start: Start::sealed(lines.clone()), wasi, meter }, 0);
         let call = async {
             let instance = component.handler.instantiate_async(&mut store).await?;
             instance.enginehouse_plugin_guest().call_describe(&mut store).await
@@ -185,7 +186,7 @@ impl Sandbox {
             http: OnceCell::new(),
         };
         let cpu = meter.cpu();
-        let mut store = self.store(State { start: Start::open(reach, calls), wasi, meter });
+        let mut store = self.store(State { start: Start::open(reach, calls), wasi, meter }, limits.http_body_mb);
 
         let call = async {
             let instance = component.handler.instantiate_async(&mut store).await?;
@@ -213,11 +214,12 @@ impl Sandbox {
         self.gauges.read()
     }
 
-    /// A store whose guest is held to its limits.
-    fn store(&self, state: State) -> Store<State> {
+    /// A store whose guest is held to its limits; with `body_mb` more to hand over than other calls need.
+    fn store(&self, state: State, body_mb: u64) -> Store<State> {
+        let body = usize::try_from(body_mb.saturating_mul(1 << 20)).unwrap_or(usize::MAX);
         let mut store = Store::new(&self.engine, state);
         store.limiter(|state| &mut state.meter);
-        store.set_hostcall_fuel(HOSTCALL_BYTES);
+        store.set_hostcall_fuel(HOSTCALL_BYTES.saturating_add(body));
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|guest: StoreContextMut<'_, State>| {
             guest.data().meter.check_cpu().map_err(wasmtime::Error::new)?;

@@ -48,9 +48,10 @@ mod writer;
 pub struct SqliteSettings {
     /// Consecutive deaths of its holders, without a new result in between, after which a task is set aside; 0: never.
     pub quarantine_after_deaths: u32,
-    /// How long an operation waits for another process that is writing.
+    /// How long an operation waits for another process that is writing; at most some 24 days, which is as far as SQLite
+    /// counts. `store.busy_timeout_seconds`.
     pub busy_timeout_ms: u64,
-    /// Connections that only read.
+    /// Connections that only read. `store.readers`.
     pub readers: u32,
     /// Operations that may share one commit.
     pub group_limit: usize,
@@ -61,6 +62,13 @@ pub struct SqliteSettings {
 impl Default for SqliteSettings {
     fn default() -> Self {
         Self { quarantine_after_deaths: 2, busy_timeout_ms: 10_000, readers: 4, group_limit: 256, poll_ms: 50 }
+    }
+}
+
+impl SqliteSettings {
+    /// What a connection takes as its time-out: milliseconds in 31 bits.
+    fn busy_timeout(&self) -> Duration {
+        Duration::from_millis(self.busy_timeout_ms.min(i32::MAX.unsigned_abs().into()))
     }
 }
 

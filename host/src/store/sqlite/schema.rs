@@ -90,7 +90,7 @@ pub(super) fn writing(path: &Path, settings: &SqliteSettings) -> SqliteConnectOp
         // Acknowledged means durable: the log is synced with every commit.
         .synchronous(SqliteSynchronous::Full)
         .foreign_keys(true)
-        .busy_timeout(Duration::from_millis(settings.busy_timeout_ms))
+        .busy_timeout(settings.busy_timeout())
         .disable_statement_logging()
 }
 
@@ -99,7 +99,7 @@ pub(super) fn reading(path: &Path, settings: &SqliteSettings) -> SqliteConnectOp
     SqliteConnectOptions::new()
         .filename(path)
         .read_only(true)
-        .busy_timeout(Duration::from_millis(settings.busy_timeout_ms))
+        .busy_timeout(settings.busy_timeout())
         .disable_statement_logging()
 }
 
