@@ -113,6 +113,8 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
             break;
         }
         changes.mark_unchanged();
+        // Looked at before claiming: what ends in between may have made others ready.
+        let nothing_ran = state.claims.count() == 0;
         let taken = match state.take_what_fits().await {
             Ok(taken) => taken,
             Err(e) => {
@@ -124,7 +126,7 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
         if taken > 0 {
             continue;
         }
-        if stop.when_idle && state.claims.count() == 0 {
+        if stop.when_idle && nothing_ran {
             break;
         }
         tokio::select! {
