@@ -21,8 +21,8 @@ use crate::clock::Stopwatch;
 use crate::config::{Config, Mode};
 use crate::plugins::{Plugins, Run, Services};
 use crate::router;
-use crate::store::{AfterFailure, Claim, ClaimRequest, StoreError, TypeFilter};
-use crate::task::{Failure, FailureClass, Handler, Holder, Outcome, Output, Route, Task, TaskId};
+use crate::store::{AfterFailure, Claim, ClaimRequest, StoreError, TaskFilter, TypeFilter};
+use crate::task::{Failure, FailureClass, Handler, Holder, Outcome, Output, Route, Status, Task, TaskId};
 use crate::tasklog::TaskLog;
 
 mod claims;
@@ -36,6 +36,9 @@ const CLAIM_BATCH: usize = 16;
 
 /// How often expired leases are looked for when nothing else wakes the worker.
 const JANITOR_TICK: Duration = Duration::from_secs(5);
+
+/// After the second signal: what giving back may take.
+const LAST_GRACE: Duration = Duration::from_secs(5);
 
 /// Pause after the store failed, before it is asked again.
 const STORE_PAUSE: Duration = Duration::from_secs(1);
@@ -97,7 +100,7 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
     let (lease, stop_grace) =
         (Duration::from_secs(limits.lease_seconds), Duration::from_secs(limits.stop_grace_seconds));
     let state = Arc::new(State {
-        claims: Claims::new(worker.services.store.clone(), lease, stop_grace),
+        claims: Claims::new(worker.services.store.clone(), worker.services.clock.clone(), lease, stop_grace),
         worker,
         tasks: TaskTracker::new(),
         room: Notify::new(),
@@ -107,6 +110,7 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
         async move { state.claims.keep(every).await }
     });
 
+    state.worker.clone().collect().await;
     let mut changes = state.worker.services.store.changes();
     loop {
         if stop.drain.is_cancelled() || stop.now.is_cancelled() {
@@ -126,7 +130,8 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
         if taken > 0 {
             continue;
         }
-        if stop.when_idle && nothing_ran {
+        // What settled while we claimed may have made others ready: then there is a change to look at first.
+        if stop.when_idle && nothing_ran && !changes.has_changed().unwrap_or(false) {
             break;
         }
         tokio::select! {
@@ -147,7 +152,11 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
         () = stop.now.cancelled() => {}
     }
     state.claims.end_all(End::Drained);
-    state.tasks.wait().await;
+    tokio::select! {
+        () = state.tasks.wait() => {}
+        // Stopped work gives itself back within moments; what does not is taken over once this process is gone.
+        () = async { stop.now.cancelled().await; tokio::time::sleep(LAST_GRACE).await } => {}
+    }
     keeper.abort();
     state.claims.summary()
 }
@@ -156,6 +165,7 @@ impl State {
     /// Claims as much as there is room for. Returns how many tasks were started.
     async fn take_what_fits(self: &Arc<Self>) -> Result<usize, StoreError> {
         let config = &self.worker.config;
+        self.claims.renew_if_overdue(Duration::from_secs(config.worker.renew_seconds)).await;
         let refused: BTreeSet<String> = config.routing.refuse.iter().cloned().collect();
         let served: BTreeSet<String> = match config.routing.mode {
             Mode::Hybrid => self.worker.plugins.offers().plugins.keys().cloned().collect(),
@@ -214,6 +224,23 @@ impl Worker {
         }
     }
 
+    /// Removes bytes of plugins that are neither in service nor needed by a task in progress.
+    async fn collect(self: Arc<Self>) {
+        let filter = TaskFilter { status: Some(Status::InProgress), ..TaskFilter::default() };
+        let Ok(running) = self.services.store.list(filter).await else { return };
+        let wanted = running
+            .iter()
+            .filter_map(|task| match &task.route.as_ref()?.handler {
+                Handler::Plugin { digest, .. } => Some(*digest),
+                _ => None,
+            })
+            .collect();
+        let collected = tokio::task::spawn_blocking(move || self.plugins.collect(&wanted)).await;
+        if let Ok(files @ 1..) = collected {
+            tracing::info!(files, "removed bytes of plugin versions that nothing needs any more");
+        }
+    }
+
     /// One attempt, from route to settlement.
     async fn serve(self: Arc<Self>, claim: Claim, route: Route, held: &Held, claimed: Duration) {
         let task = claim.task;
@@ -252,9 +279,10 @@ impl Worker {
                 let run = Run { task: task.clone(), token: held.token, log: log.clone(), cancel: held.cancel.clone() };
                 self.plugins.handle(&plugin, &self.services, run).await
             }
-            Handler::Comfyui { .. } | Handler::Wan2gp { .. } => {
-                direct::run(self, task, route, log, held).await.map(Outcome::Done)
-            }
+            Handler::Comfyui { .. } | Handler::Wan2gp { .. } => tokio::select! {
+                done = direct::run(self, task, route, log, held) => done.map(Outcome::Done),
+                () = held.cancel.cancelled() => Err(Failure::cancelled("the task was stopped")),
+            },
             Handler::Refused => Err(Failure::denied("refused", route.reason.clone())),
         }
     }
@@ -264,17 +292,17 @@ impl Worker {
         let store = &self.services.store;
         let (id, token) = (task.id, held.token);
         // What the handler left running would hold the GPU for nobody.
-        self.services.engines.cancel_task(id).await;
+        if held.owns_jobs() {
+            self.services.engines.cancel_task(id).await;
+        }
         let written = match held.end() {
             Some(End::Ended(_) | End::Lost) => return held.note(None),
             Some(End::Drained) if result.is_err() => return self.give_back(task, log, held, "the worker stops").await,
             _ => match result {
                 Ok(Outcome::Done(output)) => {
                     log.write("host", "info", &format!("complete: {}", in_words(&output)));
-                    match self.publish(task, &output).await {
-                        Ok(()) => store.complete(id, token, output).await,
-                        Err(failure) => self.fail(task, log, held, failure).await,
-                    }
+                    self.publish(task, &output).await;
+                    store.complete(id, token, output).await
                 }
                 Ok(Outcome::Delegated(delegation)) => {
                     log.write("host", "info", "its children go on from here");
@@ -282,6 +310,7 @@ impl Worker {
                 }
                 // Not the handler's doing: what it has recorded so far must not be lost with the attempt.
                 Err(failure) if failure.code == "store_failed" => {
+                    tokio::time::sleep(STORE_PAUSE).await;
                     return self.give_back(task, log, held, &failure.message).await;
                 }
                 Err(failure) => self.fail(task, log, held, failure).await,
@@ -292,6 +321,18 @@ impl Worker {
                 held.note(Some(()));
                 tracing::info!(task = %id, task_type = task.task_type, handler = route.handler.kind(), "settled");
                 self.publish_parents(task).await;
+            }
+            // The handler ended in a way that the store does not take: a delegation to a child that is not there, say.
+            Err(StoreError::Refused { code, message }) => {
+                let failure = Failure::internal(code, format!("The task's end was refused: {message}"));
+                match self.fail(task, log, held, failure).await {
+                    Ok(()) => held.note(Some(())),
+                    Err(e) => self.lost(task, held, &e),
+                }
+            }
+            Err(e @ StoreError::Backend(_)) => {
+                tokio::time::sleep(STORE_PAUSE).await;
+                self.give_back(task, log, held, &e.to_string()).await;
             }
             Err(e) => self.lost(task, held, &e),
         }
@@ -323,14 +364,16 @@ impl Worker {
         Ok(())
     }
 
-    /// Results appear under `outputs/TYPE/ID_name`, for people.
-    async fn publish(&self, task: &Task, output: &Output) -> Result<(), Failure> {
-        if let Output::File { file, extra, .. } = output {
-            for file in std::iter::once(file).chain(extra) {
-                self.services.artifacts.publish(file, &task.task_type, &task.id.to_string()).await?;
+    /// Results appear under `outputs/TYPE/ID_name`, for people. The artifact itself is safe: a link that cannot be made
+    /// costs nobody a task.
+    async fn publish(&self, task: &Task, output: &Output) {
+        let Output::File { file, extra, .. } = output else { return };
+        for file in std::iter::once(file).chain(extra) {
+            let linked = self.services.artifacts.publish(file, &task.task_type, &task.id.to_string()).await;
+            if let Err(failure) = linked {
+                tracing::warn!(task = %task.id, error = %failure, "the result is kept but has no link under outputs");
             }
         }
-        Ok(())
     }
 
     /// A task that was the last child may have completed its parents.
@@ -339,9 +382,7 @@ impl Worker {
         while let Some(id) = above {
             let Ok(parent) = self.services.store.get(id).await else { return };
             let Some(output) = &parent.output else { return };
-            if let Err(failure) = self.publish(&parent, output).await {
-                tracing::warn!(task = %id, error = %failure, "the result is kept but could not be linked under outputs");
-            }
+            self.publish(&parent, output).await;
             above = parent.parent;
         }
     }
@@ -349,7 +390,9 @@ impl Worker {
     /// The attempt ended in a panic: the task fails, the worker goes on.
     async fn broke_off(&self, task: TaskId, held: &Held, broken: &JoinError) {
         tracing::error!(%task, error = %broken, "the host broke off an attempt; this is a defect");
-        self.services.engines.cancel_task(task).await;
+        if held.owns_jobs() {
+            self.services.engines.cancel_task(task).await;
+        }
         let failure =
             Failure::internal("host_defect", format!("The host broke off this attempt ({broken}); this is a defect."));
         if let Err(e) = self.services.store.fail(task, held.token, failure, self.config.worker.max_attempts).await {

@@ -96,6 +96,14 @@ impl JobFolder {
             .map_err(|e| self.broken("record the request", &e))
     }
 
+    /// Forgets that the job was ever asked for. Nothing may run for it.
+    pub fn discard(&self) -> Result<(), Failure> {
+        match fs::remove_dir_all(&self.folder) {
+            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(self.broken("remove the job's folder", &e)),
+            _ => Ok(()),
+        }
+    }
+
     /// Gives an empty folder to the engine: whatever an earlier run left is gone.
     pub fn begin(&self) -> Result<PathBuf, Failure> {
         let output = self.folder.join("output");

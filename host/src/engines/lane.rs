@@ -16,7 +16,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
 use super::folder::{Ended, JobFolder, is_verdict};
-use super::{Engine, EngineOptions, Job, JobKey, JobResult, LaneStatus, NewJob, Produced, Report, RunningJob};
+use super::{Engine, EngineOptions, Job, JobKey, JobResult, LOST, LaneStatus, NewJob, Produced, Report, RunningJob};
 use crate::artifacts::Take;
 use crate::clock::Timestamp;
 use crate::schedule::{self, Candidate};
@@ -151,6 +151,13 @@ impl Lane {
         }
         self.tell_places();
         Ok(key)
+    }
+
+    pub async fn discard(&self, key: JobKey) -> Result<(), Failure> {
+        self.cancel(key).await;
+        self.state().jobs.remove(&key);
+        let folder = self.folder(key);
+        blocking(move || folder.discard()).await
     }
 
     pub async fn wait(&self, key: JobKey, limit: Option<Duration>) -> Result<JobResult, Failure> {
@@ -505,7 +512,7 @@ fn cancelled(key: JobKey) -> Failure {
 fn lost(key: JobKey) -> Failure {
     Failure::new(
         FailureClass::Engine,
-        "engine_lost_task",
+        LOST,
         format!("Engine job {key} is not known here: it was never submitted to this host, or did not survive it."),
     )
     .retryable()

@@ -33,6 +33,9 @@ mod lane;
 
 use lane::Lane;
 
+/// Code of the failure that a job is answered with which the engines do not know (any more).
+pub const LOST: &str = "engine_lost_task";
+
 /// Names a job for ever: the call of an attempt that submitted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct JobKey {
@@ -202,6 +205,11 @@ impl Engines {
     pub async fn cancel(&self, job: JobKey) -> Result<(), Failure> {
         self.lane.cancel(job).await;
         Ok(())
+    }
+
+    /// Stops a job and forgets it with its result: its key is free for another request.
+    pub async fn discard(&self, job: JobKey) -> Result<(), Failure> {
+        self.lane.discard(job).await
     }
 
     /// Stops every job of a task and forgets them. Durable results stay.

@@ -2,12 +2,13 @@
 //! that the claim is another's, its work is stopped.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use crate::clock::{Clock, Timestamp};
 use crate::store::{Claim, ClaimToken, Renewal, SharedStore};
 use crate::task::{Status, TaskId};
 use crate::worker::Summary;
@@ -33,6 +34,10 @@ pub struct Held {
     pub token: ClaimToken,
     /// Fires when the work must stop.
     pub cancel: CancellationToken,
+    /// Its handler waits for other tasks, and needs no room in the pool meanwhile: they need it.
+    pub waiting: Arc<AtomicBool>,
+    /// This process has claimed the task again: what runs for it now is the newer claim's.
+    superseded: Arc<AtomicBool>,
     handler: bool,
     stop_grace: Duration,
     end: Arc<OnceLock<End>>,
@@ -50,6 +55,9 @@ pub struct Claims {
     store: SharedStore,
     lease: Duration,
     stop_grace: Duration,
+    clock: Clock,
+    /// When the claims were last renewed.
+    renewed: AtomicI64,
     held: Mutex<HashMap<TaskId, Held>>,
     tally: Arc<Tally>,
 }
@@ -72,6 +80,11 @@ impl Held {
         tokio::time::sleep(self.stop_grace).await;
     }
 
+    /// Whether engine jobs of the task are this claim's, to be stopped with it.
+    pub fn owns_jobs(&self) -> bool {
+        !self.superseded.load(Ordering::SeqCst)
+    }
+
     fn stop(&self, why: End) {
         if self.end.set(why).is_ok() {
             self.cancel.cancel();
@@ -81,8 +94,9 @@ impl Held {
 
 impl Claims {
     /// `stop_grace`: how long stopped work may take before it is left to itself.
-    pub fn new(store: SharedStore, lease: Duration, stop_grace: Duration) -> Self {
-        Self { store, lease, stop_grace, held: Mutex::default(), tally: Arc::default() }
+    pub fn new(store: SharedStore, clock: Clock, lease: Duration, stop_grace: Duration) -> Self {
+        let renewed = AtomicI64::new(clock.now().0);
+        Self { store, lease, stop_grace, clock, renewed, held: Mutex::default(), tally: Arc::default() }
     }
 
     pub fn add(&self, claim: &Claim, handler: bool) -> Held {
@@ -90,12 +104,18 @@ impl Claims {
             task: claim.task.id,
             token: claim.token,
             cancel: CancellationToken::new(),
+            waiting: Arc::default(),
+            superseded: Arc::default(),
             handler,
             stop_grace: self.stop_grace,
             end: Arc::default(),
             tally: self.tally.clone(),
         };
-        self.lock().insert(held.task, held.clone());
+        // The store gave the task out again (its lease ran out while this machine slept, say): the older work stops.
+        if let Some(older) = self.lock().insert(held.task, held.clone()) {
+            older.superseded.store(true, Ordering::SeqCst);
+            older.stop(End::Lost);
+        }
         held
     }
 
@@ -111,9 +131,9 @@ impl Claims {
         self.lock().len()
     }
 
-    /// Claims that plugins serve.
+    /// Claims that plugins serve, those left out whose handler waits for other tasks.
     pub fn handlers(&self) -> usize {
-        self.lock().values().filter(|h| h.handler).count()
+        self.lock().values().filter(|h| h.handler && !h.waiting.load(Ordering::SeqCst)).count()
     }
 
     /// Claims that an engine serves directly.
@@ -129,6 +149,15 @@ impl Claims {
         Summary {
             settled: self.tally.settled.load(Ordering::Relaxed),
             given_back: self.tally.given_back.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Renews the claims if the clock says that it is overdue: timers stand still while a machine sleeps, leases do not, and
+    /// a worker must not take its own tasks for a dead one's.
+    pub async fn renew_if_overdue(&self, every: Duration) {
+        let last = Timestamp(self.renewed.load(Ordering::SeqCst));
+        if self.clock.now().since(last) > every + every {
+            self.renew().await;
         }
     }
 
@@ -153,6 +182,7 @@ impl Claims {
     }
 
     async fn renew(&self) {
+        self.renewed.store(self.clock.now().0, Ordering::SeqCst);
         let held = self.snapshot();
         if held.is_empty() {
             return;

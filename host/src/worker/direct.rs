@@ -7,46 +7,61 @@ use serde_json::{Value, json};
 use crate::engines::{self, JobKey, JobResult, NewJob, Report};
 use crate::router;
 use crate::store::progress::ProgressWriter;
-use crate::task::{Failure, Output, Route, Task};
+use crate::task::{Failure, FailureClass, Output, Route, Task};
 use crate::tasklog::TaskLog;
 use crate::worker::Worker;
 use crate::worker::claims::Held;
 
-/// Serves the task with one engine job.
+/// Number of a direct task's one job. Handlers count their calls from 1: a task that goes on by another route never meets
+/// a job of the other kind under its key.
+const SEQ: u64 = 0;
+
+/// Serves the task with one engine job. Dropped half-way, it leaves a job that `Engines::cancel_task` stops.
 pub async fn run(worker: &Worker, task: &Task, route: &Route, log: &TaskLog, held: &Held) -> Result<Output, Failure> {
+    let engines = &worker.services.engines;
+    let key = JobKey { task: task.id, attempt: task.attempts, seq: SEQ };
+    // A job that was finished before a crash is the answer, whatever its inputs have become since.
+    let JobResult { outputs, seconds } = match engines.wait(key, None).await {
+        Err(failure) if failure.code == engines::LOST => {
+            submit(worker, task, route, log, held, key).await?;
+            engines.wait(key, None).await?
+        }
+        ended => ended?,
+    };
+    let mut outputs = outputs.into_iter();
+    let Some(file) = outputs.next() else {
+        return Err(Failure::new(FailureClass::Engine, "no_output", "the engine reported success but left no file"));
+    };
+    let facts = json!({ "engine_seconds": seconds }).as_object().cloned().unwrap_or_default();
+    Ok(Output::File { file, extra: outputs.collect(), facts })
+}
+
+async fn submit(
+    worker: &Worker,
+    task: &Task,
+    route: &Route,
+    log: &TaskLog,
+    held: &Held,
+    key: JobKey,
+) -> Result<(), Failure> {
     let mut task = task.clone();
     // Checked before any file is fetched: what is wrong with the params shows at once.
     engines::direct::request(route, &task).map_err(|failure| explain(worker, route, failure))?;
     resolve_files(worker, &mut task).await?;
     let request = engines::direct::request(route, &task).map_err(|failure| explain(worker, route, failure))?;
 
+    let engines = &worker.services.engines;
+    // What an earlier start asked for under this key was never finished; the params may lead to something else by now.
+    engines.discard(key).await?;
     let job = NewJob {
-        key: JobKey { task: task.id, attempt: task.attempts, seq: 1 },
+        key,
         request,
         label: None,
         priority: task.priority,
         created_at: task.created_at,
         report: reporter(worker, &task, log, held),
     };
-    let engines = &worker.services.engines;
-    let key = engines.submit(job).await?;
-    let JobResult { outputs, seconds } = tokio::select! {
-        result = engines.wait(key, None) => result?,
-        () = held.cancel.cancelled() => {
-            engines.cancel(key).await?;
-            return Err(Failure::cancelled("the task was cancelled"));
-        }
-    };
-    let mut outputs = outputs.into_iter();
-    let Some(file) = outputs.next() else {
-        return Err(Failure::new(
-            crate::task::FailureClass::Engine,
-            "no_output",
-            "the engine reported success but left no file",
-        ));
-    };
-    let facts = json!({ "engine_seconds": seconds }).as_object().cloned().unwrap_or_default();
-    Ok(Output::File { file, extra: outputs.collect(), facts })
+    engines.submit(job).await.map(drop)
 }
 
 /// A prompt that is missing because a handler was retired is a story of its own.
