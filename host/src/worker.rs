@@ -60,7 +60,7 @@ pub struct Worker {
 pub struct Timing {
     /// The claim that granted it, shared by all tasks of the batch.
     pub claim: Duration,
-    /// Deciding the route and writing it down.
+    /// Writing the route down; beside the run, not before it.
     pub route: Duration,
     /// The handler or the engine job.
     pub run: Duration,
@@ -247,28 +247,36 @@ impl Worker {
         let watch = Stopwatch::start();
         let log = TaskLog::new(&self.logs, task.id, task.attempts, self.services.clock.clone());
         let store = &self.services.store;
-        if task.route.as_ref() != Some(&route)
-            && let Err(e) = store.set_route(task.id, claim.token, route.clone()).await
-        {
-            return self.lost(&task, held, &e);
-        }
         let went_on = if claim.resumed { ", going on" } else { "" };
         log.write("host", "info", &format!("attempt {}{went_on}: {}", task.attempts, route.reason));
 
-        let routed = watch.elapsed();
-        let result = tokio::select! {
-            result = self.execute(&task, &route, &log, held) => result,
-            // Handlers and jobs stop by themselves when their token fires; this bounds how long that may take.
-            () = held.overdue() => Err(Failure::cancelled(
-                "its work did not stop within `worker.stop_grace_seconds` and was left to itself",
-            )),
+        // The route is written down while the handler begins: whatever it does that must survive a crash is handed to the
+        // store after this, and a lost claim shows at its first write just as well.
+        let noted = async {
+            if task.route.as_ref() != Some(&route)
+                && let Err(e) = store.set_route(task.id, claim.token, route.clone()).await
+            {
+                tracing::warn!(task = %task.id, error = %e, "the route of an attempt was not written down");
+            }
+            watch.elapsed()
         };
-        let ran = watch.elapsed();
-        self.settle(&task, &route, &log, held, result).await;
+        let served = async {
+            let result = tokio::select! {
+                result = self.execute(&task, &route, &log, held) => result,
+                // Handlers and jobs stop by themselves when their token fires; this bounds how long that may take.
+                () = held.overdue() => Err(Failure::cancelled(
+                    "its work did not stop within `worker.stop_grace_seconds` and was left to itself",
+                )),
+            };
+            let ran = watch.elapsed();
+            self.settle(&task, &route, &log, held, result).await;
+            ran
+        };
+        let (routed, ran) = futures::future::join(noted, served).await;
         if let Some(timings) = &self.timings {
-            let (run, settle) = (ran.saturating_sub(routed), watch.elapsed().saturating_sub(ran));
+            let settle = watch.elapsed().saturating_sub(ran);
             // Nobody listens any more: the bench is over.
-            timings.send(Timing { claim: claimed, route: routed, run, settle }).ok();
+            timings.send(Timing { claim: claimed, route: routed, run: ran, settle }).ok();
         }
     }
 

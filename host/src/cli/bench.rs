@@ -72,7 +72,7 @@ async fn dispatch(global: &Global, args: &Dispatch) -> Done {
     let (timings, seconds) = measure(&house, args.tasks).await?;
 
     let of = |part: fn(&Timing) -> Duration| percentiles(timings.iter().map(part).collect());
-    let host = of(|t| t.claim + t.route + t.run + t.settle);
+    let host = of(|t| t.claim + t.run + t.settle);
     // Rounded: a tenth of a task a second is no figure.
     let tasks_per_s = (args.tasks as f64 / seconds.as_secs_f64()).round();
     let parts = json!({
