@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::contract::enginehouse::plugin::tasks::{self, Dependency, NewChild as Child};
-use super::{Capability, Shared, Start, json_or_text, object, text_option};
+use super::{Capability, Shared, Start, json_or_text, nested_enough, object, text_option};
 use crate::plugins::journal::{self, Effect, Interrupt};
 use crate::store::{ChildDependency, ChildLimits, NewChild, StoreError, TaskFilter};
 use crate::task::{Failure, FailureClass, Output, Task, TaskId};
@@ -170,6 +170,12 @@ fn shown(child: &Child) -> Value {
 
 fn new_child(child: Child) -> Result<NewChild, Failure> {
     let what = |part: &str| format!("`{part}` of the child `{}`", child.key.chars().take(80).collect::<String>());
+    for (part, text) in [("params", &child.params), ("options", &child.options)] {
+        nested_enough(text).map_err(|why| {
+            let message = format!("No child was created: {} cannot be kept: {why}.", what(part));
+            Failure::invalid("child_creation_failed", message)
+        })?;
+    }
     let options = object(&child.options, &what("options"))?;
     let priority = match options.get("priority") {
         None | Some(Value::Null) => None,
