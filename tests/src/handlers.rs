@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -106,6 +107,8 @@ pub struct House {
     pub scribe: Arc<Scribe>,
     pub services: Services,
     pub permits: Permits,
+    /// Whether the start that runs waits for other tasks.
+    pub waiting: Arc<AtomicBool>,
 }
 
 /// A task that is claimed.
@@ -143,7 +146,7 @@ impl House {
             limits: PluginLimits::default(),
         };
         let services = Services { store, engines, artifacts, media, intake, clock: clock.clone() };
-        Self { folder, clock, scribe, services, permits }
+        Self { folder, clock, scribe, services, permits, waiting: Arc::default() }
     }
 
     /// A task with these params, claimed.
@@ -177,7 +180,8 @@ impl House {
         let (sandbox, loaded) = sandbox();
         let Held { task, token } = held.clone();
         let log = TaskLog::new(&self.logs(), task.id, task.attempts, self.clock.clone());
-        sandbox.handle(loaded, self.permits.clone(), services, Run { task, token, log, cancel }).await
+        let run = Run { task, token, log, cancel, waiting: self.waiting.clone() };
+        sandbox.handle(loaded, self.permits.clone(), services, run).await
     }
 
     /// A task with these params, to its end.

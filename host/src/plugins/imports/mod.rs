@@ -25,7 +25,7 @@ mod tasks;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -94,6 +94,8 @@ pub struct Reach {
     pub token: ClaimToken,
     pub lines: Arc<Lines>,
     pub progress: ProgressWriter,
+    /// Set while this start waits for other tasks.
+    pub waiting: Arc<AtomicBool>,
     /// Bytes written as artifacts so far.
     pub artifact_bytes: AtomicU64,
     /// Bytes sent and received by HTTP so far.
