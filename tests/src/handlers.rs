@@ -19,7 +19,9 @@ use enginehouse::net::NetPolicy;
 use enginehouse::plugins::sandbox::{Loaded, Permits, Sandbox};
 use enginehouse::plugins::{Run, Services};
 use enginehouse::store::sqlite::{SqliteSettings, SqliteStore};
-use enginehouse::store::{ClaimRequest, ClaimToken, JournalEntry, NewTask, SharedStore, TypeFilter, holder};
+use enginehouse::store::{
+    ChildLimits, ClaimRequest, ClaimToken, JournalEntry, NewChild, NewTask, SharedStore, TypeFilter, holder,
+};
 use enginehouse::task::{EngineKind, Failure, Outcome, Output, Task, TaskId};
 use enginehouse::tasklog::{self, LogLine, TaskLog};
 use serde_json::{Map, Value};
@@ -219,6 +221,25 @@ impl House {
         self.clock.advance(LEASE + Duration::from_secs(1));
         self.claim(task).await
     }
+}
+
+/// Creates a child of a task that is held.
+///
+/// # Panics
+/// When the store refuses it.
+pub async fn child_of(house: &House, parent: &Held, key: &str, params: Value) -> TaskId {
+    let Value::Object(params) = params else { panic!("params are an object") };
+    let child = NewChild {
+        key: key.into(),
+        task_type: "offender".into(),
+        params,
+        depends_on: Vec::new(),
+        project_id: None,
+        priority: None,
+    };
+    let limits = ChildLimits { children: 10, depth: 3 };
+    let created = house.services.store.create_children(parent.task.id, parent.token, vec![child], limits).await;
+    created.expect("the child is taken")[0]
 }
 
 /// Waits until something is so.

@@ -2,9 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use enginehouse::store::{ChildLimits, NewChild};
-use enginehouse::task::TaskId;
-use enginehouse_tests::handlers::{Held, House, eventually, text};
+use enginehouse_tests::handlers::{House, child_of, eventually, text};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -109,21 +107,6 @@ async fn only_relatives_can_be_looked_at_and_only_children_changed() {
     }
     let stranger = house.services.store.get(stranger).await.unwrap();
     assert!(!stranger.status.is_final(), "nobody touched it");
-}
-
-/// Creates a child of a task that is held.
-async fn child_of(house: &House, parent: &Held, key: &str, params: Value) -> TaskId {
-    let Value::Object(params) = params else { panic!("params are an object") };
-    let child = NewChild {
-        key: key.into(),
-        task_type: "offender".into(),
-        params,
-        depends_on: Vec::new(),
-        project_id: None,
-        priority: None,
-    };
-    let limits = ChildLimits { children: 10, depth: 3 };
-    house.services.store.create_children(parent.task.id, parent.token, vec![child], limits).await.unwrap()[0]
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,7 @@ pub struct Reach {
     pub progress: ProgressWriter,
     /// Set while this start waits for other tasks.
     pub waiting: Arc<AtomicBool>,
-    /// Bytes written as artifacts so far.
+    /// Bytes written and downloaded as artifacts so far.
     pub artifact_bytes: AtomicU64,
     /// Bytes sent and received by HTTP so far.
     pub http_bytes: AtomicU64,
