@@ -91,6 +91,35 @@ async fn a_guest_sends_a_secret_it_never_sees_and_only_where_it_is_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_not_sent_where_others_could_read_it() {
+    let web = Web::start(|_| (302, vec![("Location".into(), "http://example.com/v1".into())], Vec::new()));
+    let mut house = house(&web).await;
+    house.permits.grant.http.push(rule("example.com", &["POST"], "/v1"));
+    let both = house.permits.grant.secrets.get_mut("token").unwrap();
+    both.hosts.push("example.com".into());
+    let send = |url: &str, secret: &str| json!(["http.send", "POST", url, {"X-Key": secret}, ""]);
+    let elsewhere = "{{enginehouse-secret:elsewhere}}";
+    let calls = json!([
+        send("http://example.com/v1", elsewhere),
+        send("https://example.com:8443/v1", elsewhere),
+        ["http.send", "POST", "http://example.com:443/v1", {}, elsewhere],
+    ]);
+    let seen = ask(&house, calls).await;
+    for index in 0..3 {
+        let told = (&seen[index]["err"]["class"], &seen[index]["err"]["code"]);
+        assert_eq!(told, (&json!("FailureClass::Denied"), &json!("secret_not_granted")), "{seen}");
+        let message = seen[index]["err"]["message"].as_str().unwrap();
+        assert!(message.contains("https") && message.contains("example.com") && !message.contains(SECRET), "{message}");
+    }
+
+    let rules = &mut house.permits.grant.http;
+    rules.push(rule("example.com", &["GET"], "/v1"));
+    let seen = ask(&house, json!([send(&web.url("/v1"), "{{enginehouse-secret:token}}")])).await;
+    assert_eq!(seen[0]["err"]["code"], "secret_not_granted", "behind a redirect, too: {seen}");
+    assert_eq!(web.asked()[0].header("x-key"), Some(SECRET), "the address is listed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn redirects_are_held_to_the_same_rules() {
     let web = Web::start(|asked| {
         let to = match asked.line.as_str() {
