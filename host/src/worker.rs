@@ -284,7 +284,13 @@ impl Worker {
         match &route.handler {
             Handler::Plugin { digest, .. } => {
                 let plugin = self.plugins.get(*digest).await?;
-                let run = Run { task: task.clone(), token: held.token, log: log.clone(), cancel: held.cancel.clone() };
+                let run = Run {
+                    task: task.clone(),
+                    token: held.token,
+                    log: log.clone(),
+                    cancel: held.cancel.clone(),
+                    waiting: Arc::default(),
+                };
                 self.plugins.handle(&plugin, &self.services, run).await
             }
             Handler::Comfyui { .. } | Handler::Wan2gp { .. } => tokio::select! {

@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 use std::time::Duration;
 
@@ -18,7 +19,9 @@ use enginehouse::net::NetPolicy;
 use enginehouse::plugins::sandbox::{Loaded, Permits, Sandbox};
 use enginehouse::plugins::{Run, Services};
 use enginehouse::store::sqlite::{SqliteSettings, SqliteStore};
-use enginehouse::store::{ClaimRequest, ClaimToken, JournalEntry, NewTask, SharedStore, TypeFilter, holder};
+use enginehouse::store::{
+    ChildLimits, ClaimRequest, ClaimToken, JournalEntry, NewChild, NewTask, SharedStore, TypeFilter, holder,
+};
 use enginehouse::task::{EngineKind, Failure, Outcome, Output, Task, TaskId};
 use enginehouse::tasklog::{self, LogLine, TaskLog};
 use serde_json::{Map, Value};
@@ -106,6 +109,8 @@ pub struct House {
     pub scribe: Arc<Scribe>,
     pub services: Services,
     pub permits: Permits,
+    /// Whether the start that runs waits for other tasks.
+    pub waiting: Arc<AtomicBool>,
 }
 
 /// A task that is claimed.
@@ -143,7 +148,7 @@ impl House {
             limits: PluginLimits::default(),
         };
         let services = Services { store, engines, artifacts, media, intake, clock: clock.clone() };
-        Self { folder, clock, scribe, services, permits }
+        Self { folder, clock, scribe, services, permits, waiting: Arc::default() }
     }
 
     /// A task with these params, claimed.
@@ -177,7 +182,8 @@ impl House {
         let (sandbox, loaded) = sandbox();
         let Held { task, token } = held.clone();
         let log = TaskLog::new(&self.logs(), task.id, task.attempts, self.clock.clone());
-        sandbox.handle(loaded, self.permits.clone(), services, Run { task, token, log, cancel }).await
+        let run = Run { task, token, log, cancel, waiting: self.waiting.clone() };
+        sandbox.handle(loaded, self.permits.clone(), services, run).await
     }
 
     /// A task with these params, to its end.
@@ -215,6 +221,25 @@ impl House {
         self.clock.advance(LEASE + Duration::from_secs(1));
         self.claim(task).await
     }
+}
+
+/// Creates a child of a task that is held.
+///
+/// # Panics
+/// When the store refuses it.
+pub async fn child_of(house: &House, parent: &Held, key: &str, params: Value) -> TaskId {
+    let Value::Object(params) = params else { panic!("params are an object") };
+    let child = NewChild {
+        key: key.into(),
+        task_type: "offender".into(),
+        params,
+        depends_on: Vec::new(),
+        project_id: None,
+        priority: None,
+    };
+    let limits = ChildLimits { children: 10, depth: 3 };
+    let created = house.services.store.create_children(parent.task.id, parent.token, vec![child], limits).await;
+    created.expect("the child is taken")[0]
 }
 
 /// Waits until something is so.

@@ -14,6 +14,7 @@ pub mod sandbox;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -126,6 +127,8 @@ pub struct Run {
     pub log: TaskLog,
     /// The task was cancelled or the claim lost: the handler is stopped.
     pub cancel: CancellationToken,
+    /// Set while the handler waits for other tasks: it then needs no room in the pool.
+    pub waiting: Arc<AtomicBool>,
 }
 
 /// Folders and programs of the plugin host.

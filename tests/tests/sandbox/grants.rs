@@ -1,6 +1,8 @@
 //! Capabilities: asked for and granted, or not there.
 
-use enginehouse_tests::handlers::{House, text};
+use std::sync::atomic::Ordering;
+
+use enginehouse_tests::handlers::{House, child_of, eventually, text};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
@@ -111,23 +113,15 @@ async fn only_relatives_can_be_looked_at_and_only_children_changed() {
 async fn a_handler_waits_for_its_children_and_gets_their_results() {
     let house = House::new().await;
     let parent = house.task(json!({"do": "script", "calls": [["tasks.create", 1], ["tasks.wait", "?"]]})).await;
-    let limits = enginehouse::store::ChildLimits { children: 10, depth: 3 };
-    let child = enginehouse::store::NewChild {
-        key: "child 0".into(),
-        task_type: "offender".into(),
-        params: json!({"do": "nothing", "key": "child 0"}).as_object().unwrap().clone(),
-        depends_on: Vec::new(),
-        project_id: None,
-        priority: None,
-    };
-    let store = &house.services.store;
-    let child = store.create_children(parent.task.id, parent.token, vec![child], limits).await.unwrap()[0];
+    let child = child_of(&house, &parent, "child 0", json!({"do": "nothing", "key": "child 0"})).await;
     let mut waiting = parent.clone();
     waiting.task.params["calls"][1][1] = json!(child);
     let finish = async {
+        eventually(|| house.waiting.load(Ordering::Acquire)).await;
         let held = house.claim(child).await;
+        assert!(house.waiting.load(Ordering::Acquire), "a child that runs has not ended");
         let output = enginehouse::task::Output::Text { text: "done".into() };
-        store.complete(child, held.token, output).await.unwrap();
+        house.services.store.complete(child, held.token, output).await.unwrap();
     };
     let (outcome, ()) = tokio::join!(house.start(&waiting, CancellationToken::new()), finish);
     let seen = text(outcome);
@@ -136,4 +130,31 @@ async fn a_handler_waits_for_its_children_and_gets_their_results() {
         (&seen[1]["ok"][0]["status"], &seen[1]["ok"][0]["output"]),
         (&json!("Complete"), &json!({"text": "done"}))
     );
+    assert!(!house.waiting.load(Ordering::Acquire), "it waits no more");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn waiting_ends_with_the_start_and_with_a_child_that_is_taken_away() {
+    let house = House::new().await;
+    let held = house.task(json!({"do": "script", "calls": [["tasks.wait", "?"]]})).await;
+    let child = child_of(&house, &held, "child", json!({"do": "nothing"})).await;
+    let mut waiting = held.clone();
+    waiting.task.params["calls"][0][1] = json!(child);
+
+    let cancel = CancellationToken::new();
+    let stop = async {
+        eventually(|| house.waiting.load(Ordering::Acquire)).await;
+        cancel.cancel();
+    };
+    let (outcome, ()) = tokio::join!(house.start(&waiting, cancel.clone()), stop);
+    assert_eq!(outcome.unwrap_err().code, "cancelled");
+    assert!(!house.waiting.load(Ordering::Acquire), "stopped, it waits for nothing");
+
+    let remove = async {
+        eventually(|| house.waiting.load(Ordering::Acquire)).await;
+        house.services.store.remove_child(held.task.id, held.token, child).await.unwrap();
+    };
+    let (outcome, ()) = tokio::join!(house.start(&waiting, CancellationToken::new()), remove);
+    assert_eq!(text(outcome)[0]["err"]["code"], "task_not_found");
+    assert!(!house.waiting.load(Ordering::Acquire));
 }

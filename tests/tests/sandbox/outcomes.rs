@@ -1,8 +1,9 @@
 //! How handlers end, well and not.
 
 use enginehouse::task::{FailureClass, Outcome, Output};
-use enginehouse_tests::handlers::House;
-use serde_json::json;
+use enginehouse_tests::handlers::{House, text};
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_panic_is_told_with_its_message_its_place_and_its_backtrace() {
@@ -69,4 +70,49 @@ async fn a_delegation_says_whose_output_counts_and_its_facts_must_be_an_object()
     assert_eq!(delegation.facts["n"], 2);
     let failure = house.run(json!({"do": "delegate", "facts": "[]"})).await.unwrap_err();
     assert_eq!((failure.class, failure.code.as_str()), (FailureClass::Internal, "invalid_outcome"));
+}
+
+/// An object of so many levels.
+fn nested(levels: usize) -> Value {
+    (0..levels).fold(json!(1), |inner, _| json!({ "in": inner }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_handler_leaves_behind_can_always_be_read_back() {
+    let house = House::new().await;
+    let store = &house.services.store;
+    let file = house.services.artifacts.import_bytes(b"text".to_vec(), "y.txt").await.unwrap().artifact;
+    let product = |facts: Value| json!({"do": "product", "artifact": file, "facts": facts});
+    let delegate = |facts: Value| json!({"do": "delegate", "facts": facts.to_string()});
+    for params in [product(nested(65)), delegate(nested(65)), delegate(nested(200))] {
+        let failure = house.run(params).await.unwrap_err();
+        assert_eq!((failure.class, failure.code.as_str()), (FailureClass::Internal, "invalid_outcome"));
+        assert!(failure.message.contains("levels deep"), "{failure}");
+    }
+
+    let held = house.task(product(nested(64))).await;
+    let Ok(Outcome::Done(output)) = house.start(&held, CancellationToken::new()).await else { panic!("no output") };
+    store.complete(held.task.id, held.token, output.clone()).await.unwrap();
+    assert_eq!(store.get(held.task.id).await.unwrap().output, Some(output));
+
+    let calls = json!([
+        ["tasks.create", 1, nested(65)],
+        ["tasks.create", 1, {}, nested(65)],
+        ["tasks.create", 1, nested(64), nested(64)],
+    ]);
+    let held = house.task(json!({"do": "script", "calls": calls})).await;
+    let seen = text(house.start(&held, CancellationToken::new()).await);
+    for refused in [&seen[0]["err"], &seen[1]["err"]] {
+        let told = (&refused["class"], &refused["code"]);
+        assert_eq!(told, (&json!("FailureClass::InvalidInput"), &json!("child_creation_failed")), "{seen}");
+    }
+    let child = seen[2]["ok"][0].as_str().unwrap().parse().unwrap();
+    assert_eq!(Value::Object(store.get(child).await.unwrap().params), nested(64));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_cannot_speak_in_the_name_of_the_host() {
+    let house = House::new().await;
+    let failure = house.run(json!({"do": "fail", "code": "store_failed"})).await.unwrap_err();
+    assert_eq!(failure.code, "plugin_store_failed");
 }

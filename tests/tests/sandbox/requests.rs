@@ -1,9 +1,10 @@
 //! Requests to the outside: within rules, to public addresses, with secrets that no guest sees.
 
 use enginehouse::config::{HttpRule, SecretGrant};
-use enginehouse_tests::handlers::{House, text};
+use enginehouse_tests::handlers::{House, child_of, text};
 use enginehouse_tests::web::{Asked, Web};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 const SECRET: &str = "s3cr3t-value";
 
@@ -75,7 +76,7 @@ async fn a_guest_sends_a_secret_it_never_sees_and_only_where_it_is_bound() {
         ["secrets.placeholder", "unknown"],
     ]);
     let held = house.task(json!({"do": "script", "calls": calls})).await;
-    let outcome = house.start(&held, tokio_util::sync::CancellationToken::new()).await;
+    let outcome = house.start(&held, CancellationToken::new()).await;
     let seen = text(outcome);
     assert_eq!(seen[0]["ok"], stands_for);
     let asked = web.asked();
@@ -87,6 +88,35 @@ async fn a_guest_sends_a_secret_it_never_sees_and_only_where_it_is_bound() {
     assert_eq!(asked.len(), 1);
     let journal = format!("{:?}", house.journal(&held).await);
     assert!(!seen.to_string().contains(SECRET) && !journal.contains(SECRET), "in no result and no record");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_is_not_sent_where_others_could_read_it() {
+    let web = Web::start(|_| (302, vec![("Location".into(), "http://example.com/v1".into())], Vec::new()));
+    let mut house = house(&web).await;
+    house.permits.grant.http.push(rule("example.com", &["POST"], "/v1"));
+    let both = house.permits.grant.secrets.get_mut("token").unwrap();
+    both.hosts.push("example.com".into());
+    let send = |url: &str, secret: &str| json!(["http.send", "POST", url, {"X-Key": secret}, ""]);
+    let elsewhere = "{{enginehouse-secret:elsewhere}}";
+    let calls = json!([
+        send("http://example.com/v1", elsewhere),
+        send("https://example.com:8443/v1", elsewhere),
+        ["http.send", "POST", "http://example.com:443/v1", {}, elsewhere],
+    ]);
+    let seen = ask(&house, calls).await;
+    for index in 0..3 {
+        let told = (&seen[index]["err"]["class"], &seen[index]["err"]["code"]);
+        assert_eq!(told, (&json!("FailureClass::Denied"), &json!("secret_not_granted")), "{seen}");
+        let message = seen[index]["err"]["message"].as_str().unwrap();
+        assert!(message.contains("https") && message.contains("example.com") && !message.contains(SECRET), "{message}");
+    }
+
+    let rules = &mut house.permits.grant.http;
+    rules.push(rule("example.com", &["GET"], "/v1"));
+    let seen = ask(&house, json!([send(&web.url("/v1"), "{{enginehouse-secret:token}}")])).await;
+    assert_eq!(seen[0]["err"]["code"], "secret_not_granted", "behind a redirect, too: {seen}");
+    assert_eq!(web.asked()[0].header("x-key"), Some(SECRET), "the address is listed");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -165,4 +195,70 @@ async fn nobody_there_is_a_dependency_that_failed() {
         (&seen[0]["err"]["class"], &seen[0]["err"]["code"]),
         (&json!("FailureClass::Dependency"), &json!("request_failed"))
     );
+}
+
+/// A house whose downloads may come from this machine.
+async fn downloading() -> House {
+    let mut house = House::new().await;
+    house.services.intake.downloader.policy.allow = vec!["127.0.0.1".into()];
+    house
+}
+
+/// The address and a call that puts it together, so that it stands nowhere in the params of the call.
+fn resolve(web: &Web, path: &str) -> (String, Value) {
+    (web.url(path), json!(["artifacts.resolve", web.url(""), path]))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_is_fetched_from_where_the_task_was_told_or_a_rule_allows_and_nowhere_else() {
+    let web = Web::start(|_| (200, Vec::new(), b"text".to_vec()));
+    let mut house = downloading().await;
+    let (given, call) = resolve(&web, "/given?signature=1");
+    let (_, made_up) = resolve(&web, "/given?signature=1&and=what-i-know");
+    let ask = |calls: Value| json!({"do": "script", "inputs": [{"url": given}], "calls": calls});
+
+    let seen = house.seen(ask(json!([call, made_up]))).await;
+    assert_eq!(seen[0]["ok"]["bytes"], 4, "{seen}");
+    let denied = &seen[1]["err"];
+    let told = (&denied["class"], &denied["code"]);
+    assert_eq!(told, (&json!("FailureClass::Denied"), &json!("not_granted")), "{seen}");
+    let message = denied["message"].as_str().unwrap();
+    assert!(message.contains("/given") && message.contains("[plugins.grants.offender]"), "{message}");
+    assert!(!message.contains("what-i-know"), "{message}");
+    assert_eq!(web.asked().len(), 1, "nothing was asked");
+
+    house.permits.grant.http = vec![rule("127.0.0.1", &["POST"], "/"), rule("127.0.0.1", &["GET"], "/files")];
+    let (_, allowed) = resolve(&web, "/files/a?any=thing");
+    let seen = house.seen(ask(json!([allowed, made_up]))).await;
+    assert_eq!((&seen[0]["ok"]["bytes"], &seen[1]["err"]["code"]), (&json!(4), &json!("not_granted")), "{seen}");
+    assert_eq!(web.asked().len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_was_given_to_the_parent_is_given_to_its_children() {
+    let web = Web::start(|_| (200, Vec::new(), b"text".to_vec()));
+    let house = downloading().await;
+    let (given, call) = resolve(&web, "/given");
+    let (_, other) = resolve(&web, "/other");
+    let parent = house.task(json!({"do": "nothing", "travel": {"images": [given]}})).await;
+    let child = child_of(&house, &parent, "child", json!({"do": "script", "calls": [call, other]})).await;
+    let held = house.claim(child).await;
+    let seen = text(house.start(&held, CancellationToken::new()).await);
+    assert_eq!((&seen[0]["ok"]["bytes"], &seen[1]["err"]["code"]), (&json!(4), &json!("not_granted")), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn downloads_count_with_the_files_that_a_start_makes() {
+    let web = Web::start(|asked| (200, Vec::new(), asked.line.as_bytes()[..6].repeat(100_000)));
+    let mut house = downloading().await;
+    house.permits.limits.artifact_mb = 1;
+    let fetch = |path: &str| json!(["artifacts.resolve", web.url(path)]);
+    let calls = json!([fetch("/a"), fetch("/b"), fetch("/c"), ["artifacts.write", 1]]);
+    let seen = ask(&house, calls).await;
+    assert_eq!(seen[0]["ok"]["bytes"], 600_000, "{seen}");
+    for over in 1..4 {
+        assert_eq!(seen[over]["err"]["code"], "artifact_limit", "{seen}");
+        assert!(seen[over]["err"]["message"].as_str().unwrap().contains("plugins.limits.artifact_mb"), "{seen}");
+    }
+    assert_eq!(web.asked().len(), 2, "over the limit, nothing more is fetched");
 }

@@ -1,13 +1,16 @@
 //! `artifacts`: files, by digest.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use url::Url;
 
 use super::contract::enginehouse::plugin::artifacts;
-use super::{Capability, Shared, Start, tasks};
+use super::{Capability, Shared, Start, http_rules, tasks};
 use crate::artifacts::{self as room, names, sniff};
 use crate::digest::Digest;
+use crate::net;
 use crate::plugins::journal::{Effect, Interrupt};
+use crate::plugins::sandbox::Permits;
 use crate::task::{Failure, FailureClass, FileRef, Output, Status};
 
 /// Most bytes of one `read` or `write`.
@@ -37,7 +40,10 @@ impl artifacts::Host for Start {
         let resolve = async move |reach: Shared, _| -> Result<String, Interrupt> {
             let file = match source.strip_prefix("task:") {
                 Some(id) => output_of(&reach, id).await?,
-                None => reach.services.intake.resolve(&source).await?,
+                None => match web_address(&source) {
+                    Some(url) => downloaded(&reach, &source, &url).await?,
+                    None => reach.services.intake.resolve(&source).await?,
+                },
             };
             let bytes = reach.services.artifacts.bytes(file.artifact)?;
             Ok(json!({
@@ -106,6 +112,56 @@ pub(in crate::plugins) async fn file_ref(
     Ok(FileRef { artifact, name, media_type })
 }
 
+/// A source that the host would fetch from the network.
+fn web_address(source: &str) -> Option<Url> {
+    Url::parse(source).ok().filter(|url| matches!(url.scheme(), "http" | "https"))
+}
+
+/// A file of the network, counted as made by this start. Codes: `not_granted`, `artifact_limit`, and those of the intake.
+async fn downloaded(reach: &Shared, source: &str, url: &Url) -> Result<FileRef, Interrupt> {
+    may_fetch(reach, source, url).await?;
+    // What is over the limit already is not fetched first.
+    reach.count_artifact(0)?;
+    let file = reach.services.intake.resolve(source).await?;
+    reach.count_artifact(reach.services.artifacts.bytes(file.artifact)?)?;
+    Ok(file)
+}
+
+/// An address can carry away what the handler knows. So it is one that was given to the task, or one that the handler
+/// could ask by `http` as well. Code `not_granted`.
+async fn may_fetch(reach: &Shared, source: &str, url: &Url) -> Result<(), Interrupt> {
+    let Permits { plugin, grant, .. } = &reach.permits;
+    if holds(&reach.task.params, source) || http_rules::allowed(plugin, grant, "GET", url).is_ok() {
+        return Ok(());
+    }
+    if let Some(parent) = reach.task.parent
+        && holds(&tasks::readable(reach, &parent.to_string()).await?.params, source)
+    {
+        return Ok(());
+    }
+    let host = url.host_str().unwrap_or_default();
+    let message = format!(
+        "The plugin {plugin} may not fetch {}: the address stands, letter for letter, neither in the params of this task \
+         nor in those of its parent, and no rule of the operator allows GET of it. Give the address in the params, or add \
+         a rule with host = \"{host}\" to `[plugins.grants.{plugin}]`, `http`.",
+        net::shown(url)
+    );
+    Err(Failure::denied("not_granted", message).into())
+}
+
+/// Whether some params hold a text, wherever it stands among their values.
+fn holds(params: &Map<String, Value>, text: &str) -> bool {
+    fn held(value: &Value, text: &str) -> bool {
+        match value {
+            Value::String(given) => given == text,
+            Value::Array(items) => items.iter().any(|item| held(item, text)),
+            Value::Object(members) => holds(members, text),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    params.values().any(|value| held(value, text))
+}
+
 /// The main output of a readable task. Codes: `task_not_found`, `task_not_complete`, `no_file_output`.
 async fn output_of(reach: &Shared, id: &str) -> Result<FileRef, Interrupt> {
     let task = tasks::readable(reach, id).await?;
@@ -141,4 +197,35 @@ pub(in crate::plugins) async fn extra(artifacts: &room::Artifacts, list: &Value)
         files.push(file_ref(artifacts, artifact, name).await?);
     }
     Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn params_hold_a_text_as_a_whole_value_and_at_any_depth() {
+        let Value::Object(params) = json!({"a": [1, {"b": ["https://x.example/1?k=v"]}], "https://key.example": null})
+        else {
+            panic!("an object")
+        };
+        assert!(holds(&params, "https://x.example/1?k=v"));
+        for other in ["https://x.example/1", "https://x.example/1?k=v&d=2", "https://key.example", ""] {
+            assert!(!holds(&params, other), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_addresses_of_the_network_are_held_to_the_rules_of_the_network() {
+        for (source, yes) in [
+            ("https://x.example/a", true),
+            (" HTTP://x.example/a", true),
+            ("sha256:12", false),
+            ("inputs/a.png", false),
+            ("file:///a.png", false),
+            ("ftp://x.example/a", false),
+        ] {
+            assert_eq!(web_address(source).is_some(), yes, "{source}");
+        }
+    }
 }

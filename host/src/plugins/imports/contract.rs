@@ -12,6 +12,10 @@ wasmtime::component::bindgen!({
 
 use enginehouse::plugin::types;
 
+/// Codes with which the host tells itself what became of a start. A guest that could say them would steer the host.
+const RESERVED: [&str; 6] =
+    ["store_failed", "lost_claim", "cancelled", "journal_diverged", "quarantined", "host_defect"];
+
 /// A failure as the guest gets it. Evidence stays in the house.
 pub fn to_guest(failure: Failure) -> types::Failure {
     let class = match failure.class {
@@ -28,7 +32,8 @@ pub fn to_guest(failure: Failure) -> types::Failure {
     types::Failure { class, code: failure.code, message: failure.message, retry: failure.retry }
 }
 
-/// A failure as the guest gave it. Its code is made snake_case, whatever it was.
+/// A failure as the guest gave it. Its code is made snake_case, whatever it was; one that the host keeps for itself
+/// gets `plugin_` in front.
 pub fn from_guest(failure: types::Failure) -> Failure {
     let class = match failure.class {
         types::FailureClass::InvalidInput => FailureClass::InvalidInput,
@@ -40,7 +45,12 @@ pub fn from_guest(failure: types::Failure) -> Failure {
         types::FailureClass::Cancelled => FailureClass::Cancelled,
         types::FailureClass::Internal => FailureClass::Internal,
     };
-    Failure { class, code: snake_case(&failure.code), message: failure.message, retry: failure.retry, detail: None }
+    let mut code = snake_case(&failure.code);
+    let means_it = class == FailureClass::Cancelled && code == "cancelled";
+    if RESERVED.contains(&code.as_str()) && !means_it {
+        code.insert_str(0, "plugin_");
+    }
+    Failure { class, code, message: failure.message, retry: failure.retry, detail: None }
 }
 
 /// `Too few clips!` and `TooFewClips` become `too_few_clips`; nothing at all becomes `unspecified`.
@@ -77,6 +87,24 @@ mod tests {
             ("größe", "gr_e"),
         ] {
             assert_eq!(snake_case(given), code, "{given}");
+        }
+    }
+
+    #[test]
+    fn codes_of_the_host_are_not_for_guests_however_they_are_written() {
+        for (class, given, code) in [
+            (types::FailureClass::Internal, "store_failed", "plugin_store_failed"),
+            (types::FailureClass::Internal, "StoreFailed", "plugin_store_failed"),
+            (types::FailureClass::Cancelled, "lost claim", "plugin_lost_claim"),
+            (types::FailureClass::Internal, "journal_diverged", "plugin_journal_diverged"),
+            (types::FailureClass::Internal, "quarantined", "plugin_quarantined"),
+            (types::FailureClass::Internal, "host_defect", "plugin_host_defect"),
+            (types::FailureClass::Engine, "cancelled", "plugin_cancelled"),
+            (types::FailureClass::Cancelled, "cancelled", "cancelled"),
+            (types::FailureClass::Internal, "store_failed_twice", "store_failed_twice"),
+        ] {
+            let failure = types::Failure { class, code: given.into(), message: String::new(), retry: true };
+            assert_eq!(from_guest(failure).code, code, "{given}");
         }
     }
 

@@ -1,5 +1,5 @@
 //! `http`: requests to the outside, within the operator's rules. Redirects are followed here and not by the client, so
-//! that every address on the way is held to the same rules, and secrets meet only hosts they are bound to.
+//! that every address on the way is held to the same rules, and secrets meet only hosts they are bound to, encrypted.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -174,7 +174,7 @@ struct Filled {
     secrets: Vec<(String, String)>,
 }
 
-/// Puts secrets in. Codes: `secret_not_bound`, `secret_missing`, `invalid_request`.
+/// Puts secrets in. Codes: `secret_not_bound`, `secret_not_granted`, `secret_missing`, `invalid_request`.
 async fn fill(reach: &Reach, hop: &Hop) -> Result<Filled, Failure> {
     let mut secrets = Vec::new();
     for (name, grant) in &reach.permits.grant.secrets {
@@ -195,6 +195,9 @@ async fn fill(reach: &Reach, hop: &Hop) -> Result<Filled, Failure> {
                     reach.permits.plugin
                 ),
             ));
+        }
+        if !http_rules::confidential(&reach.permits.grant, &grant.hosts, &hop.url) {
+            return Err(unprotected(reach, name, &hop.url));
         }
         secrets.push((placeholder, secrets::value(name, grant).await?));
     }
@@ -223,6 +226,20 @@ async fn fill(reach: &Reach, hop: &Hop) -> Result<Filled, Failure> {
         body = replaced(&body, placeholder.as_bytes(), secret.as_bytes());
     }
     Ok(Filled { headers, body, secrets })
+}
+
+fn unprotected(reach: &Reach, name: &str, url: &Url) -> Failure {
+    let plugin = &reach.permits.plugin;
+    let (scheme, host, port) =
+        (url.scheme(), url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or_default());
+    Failure::denied(
+        "secret_not_granted",
+        format!(
+            "The secret `{name}` is not sent by {scheme} to {host}, port {port}: secrets travel by https alone, on its usual \
+             port or on one that `hosts` in `[plugins.grants.{plugin}.secrets.{name}]` names as {host}:PORT. Only an \
+             address that stands in `addresses` of `[plugins.grants.{plugin}]` gets them otherwise."
+        ),
+    )
 }
 
 /// A server may send back what it was sent: the guest gets the placeholder again.

@@ -1,8 +1,11 @@
 //! Which requests the operator's rules allow. Pure: no request is made here.
 
-use url::Url;
+use std::net::IpAddr;
+
+use url::{Host, Url};
 
 use crate::config::{Grant, HttpRule};
+use crate::net::Allowed;
 use crate::task::Failure;
 
 /// Code `request_not_allowed`, with the rules that there are and the one that would be needed.
@@ -26,6 +29,24 @@ pub(super) fn allowed(plugin: &str, grant: &Grant, method: &str, url: &Url) -> R
 /// Whether a host is one of a list, with or without its port.
 pub(super) fn listed(hosts: &[String], url: &Url) -> bool {
     hosts.iter().any(|host| is_host(host, url))
+}
+
+/// Whether a request may carry a secret past everybody on the way: it is https, on the usual port or on one that `hosts`
+/// names; or it goes to an address that the operator listed, as for a server on the same machine.
+pub(super) fn confidential(grant: &Grant, hosts: &[String], url: &Url) -> bool {
+    let address = match url.host() {
+        Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
+        Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
+        Some(Host::Domain(_)) | None => None,
+    };
+    let port = url.port_or_known_default();
+    let listed = grant.addresses.iter().filter_map(|entry| entry.parse::<Allowed>().ok());
+    if listed.into_iter().any(|entry| Some(entry.address) == address && (entry.port.is_none() || entry.port == port)) {
+        return true;
+    }
+    // The URL's parser leaves the usual port out.
+    let named = url.port().map(|port| format!("{}:{port}", host(url)));
+    url.scheme() == "https" && named.is_none_or(|named| hosts.iter().any(|host| host.eq_ignore_ascii_case(&named)))
 }
 
 /// A rule names a host for all its ports, or a host with one port.
@@ -96,6 +117,29 @@ mod tests {
             ("POST", "https://api.example.com@evil.net/v1", false),
         ] {
             assert_eq!(says(&rule, method, url), yes, "{method} {url}");
+        }
+    }
+
+    #[test]
+    fn secrets_travel_encrypted_to_the_port_that_is_meant_or_to_a_listed_address() {
+        let addresses = ["10.0.0.1:8080", "10.0.0.2", "::1"].map(String::from).to_vec();
+        let grant = Grant { addresses, ..Grant::default() };
+        let hosts = ["api.example.com", "other.example.com:8443"].map(String::from);
+        for (url, yes) in [
+            ("https://api.example.com/v1", true),
+            ("https://api.example.com:443/v1", true),
+            ("https://api.example.com:8443/v1", false),
+            ("http://api.example.com/v1", false),
+            ("http://api.example.com:443/v1", false),
+            ("https://OTHER.example.com:8443/v1", true),
+            ("http://other.example.com:8443/v1", false),
+            ("http://10.0.0.1:8080/", true),
+            ("http://10.0.0.1:8081/", false),
+            ("http://10.0.0.2:8081/", true),
+            ("https://10.0.0.3:8081/", false),
+            ("http://[::1]:8081/", true),
+        ] {
+            assert_eq!(confidential(&grant, &hosts, &url.parse().unwrap()), yes, "{url}");
         }
     }
 

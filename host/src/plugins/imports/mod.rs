@@ -25,7 +25,7 @@ mod tasks;
 use std::fmt;
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -45,6 +45,10 @@ use log::Lines;
 
 /// Most bytes of JSON text that one argument may have: parsed, it takes many times as much of the host's memory.
 const LARGEST_ARGUMENT: usize = 4 << 20;
+
+/// Most levels of objects and lists in JSON that is kept. A row of the store stands some levels deeper than what the guest
+/// gave, and JSON is read back down to 127 levels.
+const LEVELS: usize = 64;
 
 /// Larger arguments are recorded by the digest of their text.
 const LARGEST_COMPARED: usize = 256 << 10;
@@ -90,7 +94,9 @@ pub struct Reach {
     pub token: ClaimToken,
     pub lines: Arc<Lines>,
     pub progress: ProgressWriter,
-    /// Bytes written as artifacts so far.
+    /// Set while this start waits for other tasks.
+    pub waiting: Arc<AtomicBool>,
+    /// Bytes written and downloaded as artifacts so far.
     pub artifact_bytes: AtomicU64,
     /// Bytes sent and received by HTTP so far.
     pub http_bytes: AtomicU64,
@@ -245,11 +251,61 @@ fn object(text: &str, what: &str) -> Result<Map<String, Value>, Failure> {
     }
 }
 
+/// Whether JSON text that is to be kept is nested no deeper than can be read back. The error ends a sentence.
+pub(in crate::plugins) fn nested_enough(text: &str) -> Result<(), String> {
+    let levels = levels(text);
+    if levels <= LEVELS {
+        return Ok(());
+    }
+    Err(format!("it is nested {levels} levels deep; the host keeps {LEVELS} at most"))
+}
+
+/// How many objects and lists stand within each other. Counted in the text, because the parser gives up on the deepest.
+fn levels(text: &str) -> usize {
+    let (mut open, mut most) = (0_usize, 0);
+    let (mut in_text, mut escaped) = (false, false);
+    for byte in text.bytes() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            b'{' | b'[' if !in_text => {
+                open += 1;
+                most = most.max(open);
+            }
+            b'}' | b']' if !in_text => open = open.saturating_sub(1),
+            _ => {}
+        }
+    }
+    most
+}
+
 /// A member of options that is text, or absent. Code `invalid_json`.
 fn text_option(options: &Map<String, Value>, name: &str) -> Result<Option<String>, Failure> {
     match options.get(name) {
         None | Some(Value::Null) => Ok(None),
         Some(Value::String(text)) => Ok(Some(text.clone())),
         Some(_) => Err(Failure::invalid("invalid_json", format!("The option `{name}` must be text."))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_are_counted_outside_of_texts() {
+        for (text, count) in [
+            ("1", 0),
+            ("{}", 1),
+            (r#"{"a": [], "b": {"c": [[]]}}"#, 4),
+            (r#"{"[[[": "{{{\"[[["}"#, 1),
+            (r#"["\\", []]"#, 2),
+            ("]]][", 1),
+        ] {
+            assert_eq!(levels(text), count, "{text}");
+        }
+        assert!(nested_enough(&"[".repeat(LEVELS)).is_ok());
+        assert!(nested_enough(&"[".repeat(LEVELS + 1)).is_err());
     }
 }

@@ -1,12 +1,19 @@
 //! `tasks`: children.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::sync::watch;
 
 use super::contract::enginehouse::plugin::tasks::{self, Dependency, NewChild as Child};
-use super::{Capability, Shared, Start, json_or_text, object, text_option};
+use super::{Capability, Reach, Shared, Start, json_or_text, nested_enough, object, text_option};
 use crate::plugins::journal::{self, Effect, Interrupt};
 use crate::store::{ChildDependency, ChildLimits, NewChild, StoreError, TaskFilter};
-use crate::task::{Failure, FailureClass, Output, Task, TaskId};
+use crate::task::{Failure, FailureClass, Output, Status, Task, TaskId};
+
+/// Every commit wakes everybody who waits: so long after a look, all that came meanwhile is one look more.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(100);
 
 impl tasks::Host for Start {
     // Keyed by (parent, key) in the store: made again, the call finds the children that exist. So no intent is needed.
@@ -105,30 +112,65 @@ async fn children_of(reach: &Shared, parent: TaskId) -> Result<Vec<Task>, Interr
     reach.services.store.list(filter).await.map_err(refused)
 }
 
-/// Looks whenever something in the store has changed, until all have ended. Holds no thread meanwhile.
+/// Returns the tasks once all of them have ended. Holds no thread meanwhile.
 async fn wait_for_all(reach: &Shared, ids: &[String]) -> Result<String, Interrupt> {
     let mut changes = reach.services.store.changes();
-    let mut found: Vec<Option<Task>> = vec![None; ids.len()];
+    let mut found = all(reach, ids).await?;
+    if let Some(parent) = found.iter().find(|task| reach.task.parent == Some(task.id)) {
+        let message = format!("Waiting for the parent {} would never end: it ends after its children.", parent.id);
+        return Err(Failure::invalid("waits_for_parent", message).into());
+    }
+    // Read at the end, one of them may have been retried since it was seen to have ended.
+    while !found.iter().all(|task| task.status.is_final()) {
+        let ids_of: Vec<TaskId> = found.iter().map(|task| task.id).collect();
+        let waiting = Waiting::begin(reach);
+        all_ended(reach, &ids_of, &mut changes).await?;
+        drop(waiting);
+        found = all(reach, ids).await?;
+    }
+    Ok(Value::Array(found.iter().map(row).collect()).to_string())
+}
+
+async fn all(reach: &Shared, ids: &[String]) -> Result<Vec<Task>, Interrupt> {
+    let mut found = Vec::with_capacity(ids.len());
+    for id in ids {
+        found.push(readable(reach, id).await?);
+    }
+    Ok(found)
+}
+
+/// Looks at once, and again when something in the store has changed, until all have ended.
+async fn all_ended(reach: &Shared, ids: &[TaskId], changes: &mut watch::Receiver<u64>) -> Result<(), Interrupt> {
     loop {
         changes.mark_unchanged();
-        for (id, task) in ids.iter().zip(&mut found) {
-            if !task.as_ref().is_some_and(|task| task.status.is_final()) {
-                let now = readable(reach, id).await?;
-                if reach.task.parent == Some(now.id) {
-                    let message = format!("Waiting for the parent {id} would never end: it ends after its children.");
-                    return Err(Failure::invalid("waits_for_parent", message).into());
-                }
-                *task = Some(now);
-            }
+        let statuses = reach.services.store.statuses(ids).await.map_err(refused)?;
+        if let Some((gone, _)) = ids.iter().zip(&statuses).find(|(_, status)| status.is_none()) {
+            return Err(not_found(&gone.to_string()).into());
         }
-        let ended: Vec<&Task> = found.iter().flatten().filter(|task| task.status.is_final()).collect();
-        if ended.len() == ids.len() {
-            return Ok(Value::Array(ended.into_iter().map(row).collect()).to_string());
+        if statuses.into_iter().flatten().all(Status::is_final) {
+            return Ok(());
         }
-        if changes.changed().await.is_err() {
+        let (changed, ()) = tokio::join!(changes.changed(), tokio::time::sleep(BETWEEN_LOOKS));
+        if changed.is_err() {
             let failure = Failure::internal("store_failed", "The task store was closed.").retryable();
             return Err(Interrupt::Stop(failure));
         }
+    }
+}
+
+/// Says that this start waits for other tasks, as long as it lives: it is dropped also with a call that is stopped.
+struct Waiting<'a>(&'a AtomicBool);
+
+impl<'a> Waiting<'a> {
+    fn begin(reach: &'a Reach) -> Self {
+        reach.waiting.store(true, Ordering::Release);
+        Self(&reach.waiting)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
     }
 }
 
@@ -170,6 +212,12 @@ fn shown(child: &Child) -> Value {
 
 fn new_child(child: Child) -> Result<NewChild, Failure> {
     let what = |part: &str| format!("`{part}` of the child `{}`", child.key.chars().take(80).collect::<String>());
+    for (part, text) in [("params", &child.params), ("options", &child.options)] {
+        nested_enough(text).map_err(|why| {
+            let message = format!("No child was created: {} cannot be kept: {why}.", what(part));
+            Failure::invalid("child_creation_failed", message)
+        })?;
+    }
     let options = object(&child.options, &what("options"))?;
     let priority = match options.get("priority") {
         None | Some(Value::Null) => None,

@@ -152,7 +152,7 @@ impl Sandbox {
         services: &Services,
         run: Run,
     ) -> Result<Outcome, Failure> {
-        let Run { task, token, log, cancel } = run;
+        let Run { task, token, log, cancel, waiting } = run;
         let limits = permits.limits.clone();
         let plugin = permits.plugin.clone();
         let guest_task = translate::task(&task);
@@ -181,6 +181,7 @@ impl Sandbox {
             token,
             lines: lines.clone(),
             progress,
+            waiting,
             artifact_bytes: AtomicU64::new(0),
             http_bytes: AtomicU64::new(0),
             http: OnceCell::new(),

@@ -5,6 +5,7 @@ use serde_json::{Map, Value, json};
 use crate::artifacts::Artifacts;
 use crate::plugins::imports::artifacts::{extra, file_ref};
 use crate::plugins::imports::contract::enginehouse::plugin::types;
+use crate::plugins::imports::nested_enough;
 use crate::task::{Delegation, Failure, Outcome, Output, Task};
 
 /// A task as its handler sees it.
@@ -48,6 +49,8 @@ pub(super) async fn outcome(outcome: types::Outcome, artifacts: &Artifacts) -> R
 fn facts(text: &str) -> Result<Map<String, Value>, Failure> {
     let broken =
         |why: String| Failure::internal("invalid_outcome", format!("The handler's facts are no JSON object: {why}."));
+    nested_enough(text)
+        .map_err(|why| Failure::internal("invalid_outcome", format!("The handler's facts cannot be kept: {why}.")))?;
     match serde_json::from_str(text) {
         Ok(Value::Object(facts)) => Ok(facts),
         Ok(other) => Err(broken(format!("`{}`", other.to_string().chars().take(80).collect::<String>()))),

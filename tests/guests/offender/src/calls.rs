@@ -90,7 +90,15 @@ fn one(call: &Value) -> Value {
         "engines.submit-workflow" => said(engines::submit_workflow(&call[1].to_string(), "{}").map(Value::from)),
         "engines.wait" => said(engines::wait(text(1), None).map(parsed)),
         "tasks.create" => {
-            let children: Vec<_> = (0..number(1)).map(|n| child(&format!("child {n}"), None)).collect();
+            let mut children: Vec<_> = (0..number(1)).map(|n| child(&format!("child {n}"), None)).collect();
+            for child in &mut children {
+                if let Some(params) = call[2].as_object() {
+                    child.params = json!(params).to_string();
+                }
+                if let Some(options) = call[3].as_object() {
+                    child.options = json!(options).to_string();
+                }
+            }
             said(tasks::create(&children).map(Value::from))
         }
         "tasks.children" => said(tasks::children(text(1)).map(parsed)),
@@ -98,7 +106,8 @@ fn one(call: &Value) -> Value {
         "tasks.wait" => said(tasks::wait(&[text(1).into()]).map(parsed)),
         "tasks.cancel" => said(tasks::cancel(text(1)).map(Value::from)),
         "tasks.remove" => said(tasks::remove(text(1)).map(Value::from)),
-        "artifacts.resolve" => said(artifacts::resolve(text(1)).map(parsed)),
+        // Put together here, an address stands nowhere in the params.
+        "artifacts.resolve" => said(artifacts::resolve(&format!("{}{}", text(1), text(2))).map(parsed)),
         "artifacts.write" => said(artifacts::write(&vec![b'x'; number(1) as usize], "x.txt").map(Value::from)),
         "artifacts.read" => said(artifacts::read(text(1), 0, 1 << 20).map(|bytes| Value::from(bytes.len()))),
         "artifacts.publish" => said(artifacts::publish(text(1), "published.txt").map(Value::from)),
