@@ -1,7 +1,6 @@
 //! Opens a home and wires the rooms together: settings, store, plugins, engines.
 
 use std::io::{Read, Seek, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +30,8 @@ pub struct House {
     pub config: Arc<Config>,
     pub loaded: Loaded,
     pub clock: Clock,
+    /// One for all rooms: its limit on what runs at once holds for them together.
+    media: Media,
 }
 
 impl House {
@@ -54,7 +55,8 @@ impl House {
         let env = config::process_environment();
         let loaded = Config::of_home(&home, &env, &flags).map_err(|e| Stop::new(exit::CONFIG, e))?;
         let config = Arc::new(loaded.config.clone());
-        Ok(Self { home, config, loaded, clock: Clock::system() })
+        let media = Media::new(Tools::from(&config.media));
+        Ok(Self { home, config, loaded, clock: Clock::system(), media })
     }
 
     /// The task store; made with the first call.
@@ -102,14 +104,7 @@ impl House {
     }
 
     pub fn media(&self) -> Media {
-        let c = &self.config.media;
-        Media::new(Tools {
-            ffmpeg: PathBuf::from(&c.ffmpeg),
-            ffprobe: PathBuf::from(&c.ffprobe),
-            seconds: c.run_seconds,
-            pixels: c.megapixels.saturating_mul(1_000_000),
-            frames: c.frames,
-        })
+        self.media.clone()
     }
 
     /// The way in for files.

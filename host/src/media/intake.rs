@@ -166,6 +166,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::config::MediaConfig;
     use crate::media::Tools;
     use crate::net::NetPolicy;
 
@@ -178,7 +179,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("inputs");
         std::fs::create_dir(&root).unwrap();
-        let tools = Tools { ffmpeg: "no".into(), ffprobe: "no".into(), seconds: 60, pixels: 1_000_000, frames: 1000 };
+        let config = MediaConfig { ffmpeg: "no".into(), ffprobe: "no".into(), megapixels: 1, ..MediaConfig::default() };
         let intake = Intake {
             artifacts: Artifacts::open(&folder.path().join("data"), &folder.path().join("outputs")).unwrap(),
             downloader: Downloader {
@@ -186,7 +187,7 @@ mod tests {
                 bytes: 10_000_000,
                 timeout: Duration::from_secs(30),
             },
-            media: Media::new(tools),
+            media: Media::new(Tools::from(&config)),
             roots: vec![root],
         };
         House { folder, intake }
