@@ -296,6 +296,26 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_small_picture_in_front_of_gigabytes_is_refused_without_reading_them() {
+        let house = house();
+        for (name, format) in [("film.jpg", ImageFormat::Jpeg), ("film.png", ImageFormat::Png)] {
+            let path = house.folder.path().join("inputs").join(name);
+            std::fs::write(&path, encoded(format)).unwrap();
+            // A hole: it takes no room on the disk, and would take all of it in memory.
+            std::fs::File::options().write(true).open(&path).unwrap().set_len(4 << 30).unwrap();
+            let pixels = house.intake.media.tools.pixels;
+            let failure = picture::checked(&path, name, pixels, &path.with_extension("upright")).unwrap_err();
+            assert_eq!(failure.code, "too_large", "{failure}");
+            assert!(failure.message.contains("120x80") && failure.message.contains("4096 MB"), "{failure}");
+            let failure = house.intake.media.probe(&path).await.unwrap_err();
+            assert_eq!(failure.code, "media_too_large", "{failure}");
+        }
+        // What phones put behind their pictures is no offence.
+        let with_film = [encoded(ImageFormat::Jpeg), vec![0; 1 << 20]].concat();
+        assert_eq!(house.kept(&house.bring("phone.jpg", &with_film).await.unwrap()), with_film);
+    }
+
+    #[tokio::test]
     async fn other_files_pass_as_they_are() {
         let house = house();
         let file = house.bring("workflow.json", b"{\"a\": 1}").await.unwrap();

@@ -2,6 +2,7 @@
 //!
 //! - `process.rs`: one run of ffmpeg: guarded, bounded, reaped.
 //! - `sniff.rs`: pictures are known by their first bytes.
+//! - `header.rs`: the size of a picture, before anything is read whole.
 //! - `whole.rs`: whether a file is as long as it says.
 //! - `probe.rs`: what a file is: frames counted, size as displayed, rate.
 //! - `frames.rs`: raw frames in and out of ffmpeg, for those that compute on pixels.
@@ -25,6 +26,7 @@ use crate::task::Failure;
 
 mod clip;
 pub mod frames;
+mod header;
 pub mod intake;
 mod pixels;
 mod plan;
