@@ -320,10 +320,19 @@ pub struct MediaConfig {
     pub megapixels: u64,
     /// Most frames of one source or result.
     pub frames: u64,
+    /// Renders that run at once, and as many looks at files beside them; 0: as many as there are processors.
+    pub parallel_runs: usize,
 }
 
 impl Default for MediaConfig {
     fn default() -> Self {
-        Self { ffmpeg: "ffmpeg".into(), ffprobe: "ffprobe".into(), run_seconds: 1800, megapixels: 100, frames: 200_000 }
+        Self {
+            ffmpeg: "ffmpeg".into(),
+            ffprobe: "ffprobe".into(),
+            run_seconds: 1800,
+            megapixels: 100,
+            frames: 200_000,
+            parallel_runs: 0,
+        }
     }
 }

@@ -128,11 +128,13 @@ impl Host {
             .append(true)
             .open(self.folder.path().join("worker.log"))
             .expect("a log");
+        // The log is that of all workers of this home: what an earlier one said does not count.
+        let before = self.worker_log().len();
         let child = self.command(&["run"]).stderr(log).stdout(Stdio::null()).spawn().expect("the worker starts");
         let mut worker = Worker { child };
         wait_for("the worker to work", || {
             assert!(worker.is_alive(), "the worker ended: {}", self.worker_log());
-            self.worker_log().contains("working").then_some(())
+            self.worker_log().get(before..).is_some_and(|new| new.contains("working")).then_some(())
         });
         worker
     }

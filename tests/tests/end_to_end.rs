@@ -1,6 +1,9 @@
 //! The whole thing, through the built binary: the demo, a handler's life while the worker runs, the two-engine mode.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::SystemTime;
 
 use enginehouse_tests::guests::component;
 use enginehouse_tests::host::{Host, root, wait_for};
@@ -10,16 +13,19 @@ use serde_json::{Value, json};
 /// Promise for a changed file: in service within 1 s of being quiet. The tests wait ten times that.
 const SERVING: std::time::Duration = std::time::Duration::from_secs(10);
 
-fn travel(images: &[PathBuf]) -> Value {
+/// Frames of one engine job that outlasts every ceiling by far.
+const ENDLESS: u64 = 100_000;
+
+fn travel(images: &[PathBuf], frames: u64, resolution: &str) -> Value {
     let segments = images.len() - 1;
     json!({"orchestrator_details": {
         "num_new_segments_to_generate": segments,
         "base_prompts_expanded": vec!["onwards"; segments],
         "negative_prompts_expanded": vec![""; segments],
-        "segment_frames_expanded": vec![17; segments],
+        "segment_frames_expanded": vec![frames; segments],
         "frame_overlap_expanded": vec![4; segments - 1],
         "input_image_paths_resolved": images,
-        "parsed_resolution_wh": "160x96",
+        "parsed_resolution_wh": resolution,
         "model_name": "vace_14B_cocktail_2_2",
         "model_type": "vace",
     }})
@@ -42,10 +48,33 @@ fn travel_host() -> (Host, Vec<PathBuf>) {
 }
 
 fn submit_travel(host: &Host, images: &[PathBuf]) -> String {
+    submit_travel_of(host, images, 17, "160x96")
+}
+
+/// Segments of so many frames.
+fn submit_travel_of(host: &Host, images: &[PathBuf], frames: u64, resolution: &str) -> String {
     let file = host.home().join("travel.json");
-    std::fs::write(&file, travel(images).to_string()).expect("params written");
+    std::fs::write(&file, travel(images, frames, resolution).to_string()).expect("params written");
     let args = ["submit", "travel_orchestrator", "-f", file.to_str().expect("a path"), "--project", "p1"];
     host.run(&args).ok().stdout.trim().to_string()
+}
+
+/// Starts an engine job that has the engine until it is cancelled, and returns its task.
+fn occupy_engine(host: &Host) -> String {
+    let id = host.submit("t2v", &json!({"prompt": "x", "resolution": "640x384", "video_length": ENDLESS}));
+    wait_for("the job to run", || host.task(&id)["progress"]["fraction"].as_f64().filter(|fraction| *fraction > 0.0));
+    id
+}
+
+/// What lies in the folder of a task's engine jobs: each job, and when its result was written if it has one.
+fn jobs(host: &Host, task: &str) -> BTreeMap<PathBuf, Option<SystemTime>> {
+    let Ok(folder) = std::fs::read_dir(host.home().join("data/jobs").join(task)) else { return BTreeMap::new() };
+    let job = |entry: std::io::Result<std::fs::DirEntry>| {
+        let path = entry.expect("an entry").path();
+        let written = std::fs::metadata(path.join("result.json")).and_then(|found| found.modified()).ok();
+        (path, written)
+    };
+    folder.map(job).collect()
 }
 
 fn video_facts(path: &Path) -> (u64, u64, u64) {
@@ -168,6 +197,76 @@ fn a_handler_is_replaced_retired_restored_and_survives_a_broken_file_while_the_w
 }
 
 #[test]
+fn a_task_that_runs_while_its_handler_is_replaced_and_retired_finishes_on_its_version() {
+    let host = Host::new();
+    host.install(&component("waiter"));
+    let _worker = host.start();
+    let digest = || host.route("waiter")["handler"]["digest"].as_str().map(String::from);
+    let first = digest().expect("a plugin serves it");
+
+    // While the engine is occupied, the child cannot end, and the handler waits for it.
+    let job = occupy_engine(&host);
+    let id = host.submit("waiter", &json!({"prompt": "x", "resolution": "96x64", "video_length": 5}));
+    wait_for("the handler to wait for its child", || (host.task(&id)["children"].as_array()?.len() == 1).then_some(()));
+
+    let folder = tempfile::tempdir().expect("a folder");
+    let new = folder.path().join("waiter.wasm");
+    let bytes = std::fs::read(component("waiter")).expect("a component");
+    std::fs::write(&new, with_note(&bytes, "second build")).expect("written");
+    host.install(&new);
+    wait_for("the new version to serve", || digest().filter(|digest| *digest != first));
+    std::fs::remove_file(host.plugins().join("waiter.wasm")).expect("deleted");
+    wait_for("the retirement", || (host.route("waiter")["handler"]["kind"] == "wan2gp").then_some(()));
+    assert_eq!(host.task(&id)["status"], "In Progress");
+
+    host.run(&["tasks", "cancel", &job]).ok();
+    let task = host.ended(&id);
+    assert_eq!((task["status"].as_str(), task["attempts"].as_u64()), (Some("Complete"), Some(1)), "{task}");
+    assert_eq!(task["output"]["text"], "waited for: Complete", "{task}");
+    assert_eq!(task["route"]["handler"]["digest"].as_str(), Some(first.as_str()), "{task}");
+}
+
+#[test]
+fn a_result_whose_file_is_gone_is_shown_without_its_path() {
+    let host = Host::new();
+    let params = json!({"prompt": "x", "resolution": "96x64", "video_length": 5});
+    let (_, task) = host.submit_and_run("t2v", &params);
+    let (id, digest) = (task["id"].as_str().expect("an id"), task["output"]["sha256"].as_str().expect("a digest"));
+    assert!(Path::new(task["output"]["path"].as_str().expect("a path")).is_file());
+    std::fs::remove_file(host.home().join("data/artifacts/sha256").join(&digest[..2]).join(digest)).expect("deleted");
+    let shown = host.task(id);
+    assert_eq!((&shown["output"]["path"], &shown["output"]["uri"]), (&Value::Null, &Value::Null), "{shown}");
+    assert_eq!((shown["status"].as_str(), &shown["output"]["sha256"]), (Some("Complete"), &json!(digest)), "{shown}");
+}
+
+#[test]
+fn waiting_ends_when_the_worker_dies() {
+    let host = Host::new();
+    let mut worker = host.start();
+    let params = ["-p", "prompt=x", "-p", "resolution=640x384", "-p", &format!("video_length={ENDLESS}")];
+    let args = [&["submit", "t2v", "--wait"], params.as_slice()].concat();
+    let waiting = host.command(&args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    wait_for("the task to run", || {
+        (host.run(&["tasks", "ls", "--json"]).json()["tasks"][0]["status"] == "In Progress").then_some(())
+    });
+    worker.kill();
+    let said = waiting.wait_with_output().expect("it ends");
+    assert_eq!(said.status.code(), Some(69), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("enginehouse run"), "{said:?}");
+}
+
+#[test]
+fn a_type_that_this_host_refuses_is_not_waited_for() {
+    let host = Host::new();
+    for how in ["--wait", "--run"] {
+        let said = host.run(&["submit", "t2v", "-p", "prompt=x", how, "--set", "routing.refuse=[\"t2v\"]"]);
+        assert_eq!(said.code, 69, "{said:?}");
+        assert!(said.stderr.contains("routing.refuse"), "{said:?}");
+    }
+    assert_eq!(host.run(&["tasks", "ls", "--json"]).ok().json()["tasks"], json!([]));
+}
+
+#[test]
 fn simple_mode_routes_everything_to_the_two_engines() {
     let (host, _) = travel_host();
     host.configure("[routing]\nmode = \"simple\"\n");
@@ -213,20 +312,39 @@ fn waiting_without_a_worker_ends_within_two_seconds_and_says_what_to_start() {
 fn a_killed_worker_loses_nothing_and_does_nothing_twice() {
     let (host, images) = travel_host();
     let mut worker = host.start();
-    let id = submit_travel(&host, &images);
-    wait_for("work to have begun", || {
-        host.task(&id)["children"].as_array()?.iter().any(|c| c["status"] == "In Progress").then_some(())
+    // Long enough to be met while it runs.
+    let id = submit_travel_of(&host, &images, 161, "640x384");
+    let segments: Vec<String> = wait_for("the segments", || {
+        let task = host.task(&id);
+        let children = task["children"].as_array()?.iter().filter(|child| child["task_type"] == "travel_segment");
+        let ids: Vec<String> = children.filter_map(|child| child["id"].as_str().map(String::from)).collect();
+        (ids.len() == 2).then_some(ids)
+    });
+    wait_for("one job finished and the other running", || {
+        let jobs: Vec<_> = segments.iter().flat_map(|segment| jobs(&host, segment).into_values()).collect();
+        (jobs.iter().any(Option::is_some) && jobs.iter().any(Option::is_none)).then_some(())
     });
     worker.kill();
+    // Looked at when nobody writes any more.
+    let before: Vec<_> = segments.iter().map(|segment| jobs(&host, segment)).collect();
+    assert!(before.iter().flat_map(BTreeMap::values).any(Option::is_none), "no job was running: {before:?}");
+    assert!(before.iter().flat_map(BTreeMap::values).any(Option::is_some), "no job was finished: {before:?}");
     let _next = host.start();
     let task = host.ended(&id);
     assert_eq!(task["status"], "Complete", "{task}");
+    for (segment, before) in segments.iter().zip(before) {
+        let after = jobs(&host, segment);
+        assert_eq!(after.len(), 1, "one segment, one job: {after:?}");
+        for (job, written) in before {
+            assert!(written.is_none() || after.get(&job) == Some(&written), "{} was done again", job.display());
+        }
+    }
     let children = task["children"].as_array().expect("children");
     assert_eq!(children.len(), 3, "{children:?}");
     for child in children {
         assert_eq!((child["status"].as_str(), child["attempts"].as_u64()), (Some("Complete"), Some(1)), "{child}");
     }
-    assert_eq!(video_facts(Path::new(task["output"]["path"].as_str().expect("a path"))), (34, 160, 96));
+    assert_eq!(video_facts(Path::new(task["output"]["path"].as_str().expect("a path"))), (322, 640, 384));
 }
 
 #[test]
@@ -246,17 +364,19 @@ fn a_terminated_worker_finishes_what_runs_and_takes_nothing_new() {
 fn cancelling_stops_the_handler_and_its_engine_job() {
     let (host, images) = travel_host();
     let _worker = host.start();
+    let job = occupy_engine(&host);
     let id = submit_travel(&host, &images);
-    wait_for("a segment to run", || {
+    wait_for("a segment to wait for the engine", || {
         host.task(&id)["children"].as_array()?.iter().any(|c| c["status"] == "In Progress").then_some(())
     });
-    host.run(&["tasks", "cancel", &id]).ok();
+    host.run(&["tasks", "cancel", &id, &job]).ok();
+    assert_eq!(host.task(&job)["status"], "Cancelled");
     let task = host.task(&id);
     assert_eq!(task["status"], "Cancelled");
     for child in task["children"].as_array().expect("children") {
         assert!(["Cancelled", "Complete"].contains(&child["status"].as_str().expect("a status")), "{child}");
     }
-    // The lane is free again: another task goes through.
+    // The lane is free again: another task goes through, long before the job would have ended by itself.
     let after = host.submit("t2v", &json!({"prompt": "x", "resolution": "96x64", "video_length": 5}));
     assert_eq!(host.ended(&after)["status"], "Complete");
     assert_eq!(host.run(&["tasks", "cancel", &after]).ok().text(), format!("{after} was Complete already"));

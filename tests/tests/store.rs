@@ -2,12 +2,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use enginehouse::clock::{Clock, Timestamp};
 use enginehouse::store::sqlite::{SqliteSettings, SqliteStore};
-use enginehouse::store::{NewTask, SharedStore, Store};
+use enginehouse::store::{ClaimRequest, NewTask, SharedStore, Store, TaskFilter, TypeFilter, holder};
+use enginehouse::task::{FailureClass, Status, TaskId};
 use enginehouse_tests::store_conformance;
 use enginehouse_tests::store_conformance::Fresh;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
 
 /// An empty store in a folder of its own.
 async fn sqlite(quarantine_after_deaths: u32) -> Fresh {
@@ -69,4 +73,52 @@ async fn several_may_open_a_new_file_at_once() {
     opening.join_all().await;
     let store = SqliteStore::open(&path, Clock::system(), SqliteSettings::default()).await.unwrap();
     assert_eq!(store.counts().await.unwrap().queued, 8);
+}
+
+/// Writes into the file of a store behind its back.
+async fn damage(path: &Path, sql: &'static str, task: TaskId) {
+    let options = SqliteConnectOptions::new().filename(path).busy_timeout(Duration::from_secs(30));
+    let mut connection = options.connect().await.unwrap();
+    let changed = sqlx::query(sql).bind(task.to_string()).execute(&mut connection).await.unwrap();
+    assert_eq!(changed.rows_affected(), 1);
+    connection.close().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_damaged_record_hides_and_blocks_no_other_task() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tasks.db");
+    let store = open(&path, &Clock::system(), 2).await;
+    let submit = async |depends_on: Vec<TaskId>, priority| {
+        let new = NewTask { task_type: "work".into(), depends_on, priority, ..NewTask::default() };
+        store.submit(new).await.unwrap().id
+    };
+    let broken = submit(Vec::new(), 1).await;
+    let behind = submit(vec![broken], 0).await;
+    let sound = submit(Vec::new(), 0).await;
+    damage(&path, "UPDATE tasks SET params = '{\"a\": ' WHERE id = ?", broken).await;
+
+    let listed: Vec<TaskId> =
+        store.list(TaskFilter::default()).await.unwrap().into_iter().map(|task| task.id).collect();
+    assert!(listed.contains(&sound) && listed.contains(&behind) && !listed.contains(&broken), "{listed:?}");
+
+    let ask = ClaimRequest {
+        holder: holder::this_process(),
+        lease: Duration::from_secs(60),
+        types: TypeFilter::Any,
+        limit: 8,
+    };
+    let claims = store.claim(ask.clone()).await.unwrap();
+    assert_eq!(claims.iter().map(|claim| claim.task.id).collect::<Vec<_>>(), [sound]);
+    let (ended, waited) = (store.statuses(&[broken]).await.unwrap(), store.get(behind).await.unwrap());
+    assert_eq!(ended, [Some(Status::Failed)]);
+    let why = waited.error.unwrap();
+    assert_eq!((waited.status, why.code.as_str()), (Status::Failed, "dependency_failed"));
+    assert!(why.message.contains("the record of the task is damaged"), "{why}");
+    assert!(store.claim(ask).await.unwrap().is_empty());
+
+    // Mended, it tells what it ended with.
+    damage(&path, "UPDATE tasks SET params = '{}' WHERE id = ?", broken).await;
+    let error = store.get(broken).await.unwrap().error.unwrap();
+    assert_eq!((error.class, error.code.as_str()), (FailureClass::Internal, "unreadable_task"));
 }

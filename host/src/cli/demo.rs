@@ -81,7 +81,7 @@ pub async fn run(global: &Global, args: &Args) -> Done {
     for child in &children {
         eprintln!("  {:14} {:10} {}", child.child_key.as_deref().unwrap_or(""), child.status, served_by(child));
     }
-    println!("{}", view::result_line(&artifacts, &task).await?);
+    println!("{}", view::result_line(&artifacts, &task).await);
     if let Some(Output::File { file, .. }) = &task.output {
         let facts = house.media().probe(&artifacts.path(file.artifact)?).await?;
         println!("{} frames, {}x{}, {} frames a second", facts.frames, facts.width, facts.height, facts.fps);

@@ -1,12 +1,12 @@
 //! Opens a home and wires the rooms together: settings, store, plugins, engines.
 
 use std::io::{Read, Seek, Write};
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use rustix::fs::FlockOperation;
+use rustix::io::Errno;
 
 use crate::artifacts::Artifacts;
 use crate::artifacts::download::Downloader;
@@ -25,12 +25,18 @@ use crate::store::sqlite::{SqliteSettings, SqliteStore};
 use crate::store::{SharedStore, holder};
 use crate::worker::Worker;
 
+/// How long a worker asks for its place again: whoever looks for a worker ([`House::worker_pid`]) has it for a moment.
+const LOOKS: Duration = Duration::from_millis(300);
+const LOOK_PAUSE: Duration = Duration::from_millis(20);
+
 /// A home with its settings read; the rooms are opened as a command needs them.
 pub struct House {
     pub home: Home,
     pub config: Arc<Config>,
     pub loaded: Loaded,
     pub clock: Clock,
+    /// One for all rooms: its limit on what runs at once holds for them together.
+    media: Media,
 }
 
 impl House {
@@ -54,7 +60,8 @@ impl House {
         let env = config::process_environment();
         let loaded = Config::of_home(&home, &env, &flags).map_err(|e| Stop::new(exit::CONFIG, e))?;
         let config = Arc::new(loaded.config.clone());
-        Ok(Self { home, config, loaded, clock: Clock::system() })
+        let media = Media::new(Tools::from(&config.media));
+        Ok(Self { home, config, loaded, clock: Clock::system(), media })
     }
 
     /// The task store; made with the first call.
@@ -102,14 +109,7 @@ impl House {
     }
 
     pub fn media(&self) -> Media {
-        let c = &self.config.media;
-        Media::new(Tools {
-            ffmpeg: PathBuf::from(&c.ffmpeg),
-            ffprobe: PathBuf::from(&c.ffprobe),
-            seconds: c.run_seconds,
-            pixels: c.megapixels.saturating_mul(1_000_000),
-            frames: c.frames,
-        })
+        self.media.clone()
     }
 
     /// The way in for files.
@@ -176,8 +176,23 @@ impl House {
             .into())
     }
 
-    /// Takes the place of this home's worker; it is free again when the value is dropped, however the process ends.
-    pub fn take_worker_lock(&self) -> Result<WorkerLock, Stop> {
+    /// Takes the place of this home's worker; it is free again when the value is dropped, however the process ends. When
+    /// somebody has it, that ends the command with code 69.
+    pub async fn take_worker_lock(&self) -> Result<WorkerLock, Stop> {
+        self.try_worker_lock().await?.ok_or_else(|| {
+            let pid = self.worker_pid().map_or(String::new(), |pid| format!(" (pid {pid})"));
+            Stop::new(
+                exit::UNAVAILABLE,
+                anyhow::anyhow!(
+                    "a worker{pid} already works in {}; stop it first, or use another --home",
+                    self.home.folder().display()
+                ),
+            )
+        })
+    }
+
+    /// The same; none: somebody has it.
+    pub async fn try_worker_lock(&self) -> Result<Option<WorkerLock>, Stop> {
         let path = self.home.worker_lock();
         std::fs::create_dir_all(self.home.data())
             .with_context(|| format!("cannot make the folder {}", self.home.data().display()))?;
@@ -188,30 +203,29 @@ impl House {
             .truncate(false)
             .open(&path)
             .with_context(|| format!("cannot open {}", path.display()))?;
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
-            let mut pid = String::new();
-            file.read_to_string(&mut pid).ok();
-            return Err(Stop::new(
-                exit::UNAVAILABLE,
-                anyhow::anyhow!(
-                    "a worker (pid {}) already works in {}; stop it first, or use another --home",
-                    pid.trim(),
-                    self.home.folder().display()
-                ),
-            ));
+        let mut waited = Duration::ZERO;
+        while let Err(e) = rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if e != Errno::WOULDBLOCK {
+                return Err(anyhow::Error::new(e).context(format!("cannot lock {}", path.display())).into());
+            }
+            if waited >= LOOKS {
+                return Ok(None);
+            }
+            tokio::time::sleep(LOOK_PAUSE).await;
+            waited += LOOK_PAUSE;
         }
         file.set_len(0)?;
         file.rewind()?;
         write!(file, "{}", std::process::id())?;
         file.flush()?;
-        Ok(WorkerLock { _file: file })
+        Ok(Some(WorkerLock { _file: file }))
     }
 
     /// Pid of the worker that runs in this home, if one does.
     pub fn worker_pid(&self) -> Option<String> {
         let mut file = std::fs::File::open(self.home.worker_lock()).ok()?;
         // A shared lock is refused exactly while a worker holds its exclusive one.
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared).is_ok() {
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockShared) != Err(Errno::WOULDBLOCK) {
             return None;
         }
         let mut pid = String::new();

@@ -27,7 +27,7 @@ pub struct Args {
 pub async fn run(global: &Global, args: &Args) -> Done {
     let house = House::open(global)?;
     log_to_stderr();
-    let _lock = house.take_worker_lock()?;
+    let _lock = house.take_worker_lock().await?;
     let worker = house.worker().await?;
     let stop = Stop { when_idle: args.once, ..Stop::default() };
     listen(stop.clone())?;

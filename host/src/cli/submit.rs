@@ -15,8 +15,11 @@ use crate::store::{NewTask, SharedStore};
 use crate::task::{Task, TaskId};
 use crate::worker;
 
-/// How long `--wait` looks for a worker before it says that there is none.
+/// How long a worker may be missed before it counts as gone: one that is restarted is back by then.
 const WORKER_GRACE: Duration = Duration::from_secs(1);
+
+/// How often those who wait for a worker look whether it is still there.
+const WORKER_LOOKS: Duration = Duration::from_secs(2);
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -53,6 +56,16 @@ pub struct Args {
 
 pub async fn run(global: &Global, args: Args) -> Done {
     let house = House::open(global)?;
+    if (args.wait || args.run) && house.config.routing.refuse.contains(&args.task_type) {
+        return Err(Stop::new(
+            exit::UNAVAILABLE,
+            anyhow!(
+                "nothing was submitted: this host does not take `{}` (setting `routing.refuse`), so waiting for it would be \
+                 in vain; take it off that list, or submit without --wait and --run for another host",
+                args.task_type
+            ),
+        ));
+    }
     let params = params(&house, &args).await?;
     let store = house.store().await?;
     let task = store
@@ -69,17 +82,16 @@ pub async fn run(global: &Global, args: Args) -> Done {
     let task = if args.run {
         work_off(&house, &store, task.id).await?
     } else if args.wait {
-        if !worker_is_there(&house).await {
-            return Err(Stop::new(
+        until_ended_elsewhere(&house, &store, task.id).await?.ok_or_else(|| {
+            Stop::new(
                 exit::UNAVAILABLE,
                 anyhow!(
                     "task {} is queued, but no worker runs in {}; start `enginehouse run`, or submit with --run",
                     task.id,
                     house.home.folder().display()
                 ),
-            ));
-        }
-        watch::until_ended(&store, task.id).await?
+            )
+        })?
     } else {
         if global.json {
             println!("{}", view::json(&store, &house.artifacts()?, &task).await?);
@@ -92,7 +104,7 @@ pub async fn run(global: &Global, args: Args) -> Done {
     if global.json {
         println!("{}", view::json(&store, &artifacts, &task).await?);
     } else {
-        println!("{}", view::result_line(&artifacts, &task).await?);
+        println!("{}", view::result_line(&artifacts, &task).await);
     }
     Ok(ExitCode::from(view::exit_code(&task)))
 }
@@ -137,10 +149,18 @@ async fn params(house: &House, args: &Args) -> Result<Map<String, Value>, Stop> 
     Ok(params)
 }
 
-/// Works in this process until the task has ended, beside or instead of a running worker.
+/// Waits until the task has ended, and works in this process where no worker of this home does.
 pub async fn work_off(house: &House, store: &SharedStore, id: TaskId) -> Result<Task, Stop> {
-    let Ok(_lock) = house.take_worker_lock() else {
-        return watch::until_ended(store, id).await;
+    let _lock = loop {
+        match house.try_worker_lock().await? {
+            Some(lock) => break lock,
+            // Somebody works. When it goes before the task has ended, its place is free.
+            None => {
+                if let Some(task) = until_ended_elsewhere(house, store, id).await? {
+                    return Ok(task);
+                }
+            }
+        }
     };
     let stop = worker::Stop::default();
     let working = tokio::spawn(run_command::work(house.worker().await?, stop.clone()));
@@ -148,6 +168,20 @@ pub async fn work_off(house: &House, store: &SharedStore, id: TaskId) -> Result<
     stop.drain.cancel();
     working.await.context("the worker broke off")?;
     ended
+}
+
+/// Waits until the task has ended in the hands of this home's worker; none: there is no worker (any more).
+async fn until_ended_elsewhere(house: &House, store: &SharedStore, id: TaskId) -> Result<Option<Task>, Stop> {
+    let worker_gone = async {
+        while worker_is_there(house).await {
+            tokio::time::sleep(WORKER_LOOKS).await;
+        }
+    };
+    tokio::select! {
+        ended = watch::until_ended(store, id) => ended.map(Some),
+        // The task may have been the last thing that it did.
+        () = worker_gone => Ok(Some(store.get(id).await?).filter(|task| task.status.is_final())),
+    }
 }
 
 async fn worker_is_there(house: &House) -> bool {

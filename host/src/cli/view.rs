@@ -1,12 +1,14 @@
 //! A task as programs and as people see it.
 
+use std::path::PathBuf;
+
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::{Value, json};
 
 use crate::artifacts::{self, Artifacts};
 use crate::cli::exit::{self, Stop};
 use crate::store::{SharedStore, TaskFilter};
-use crate::task::{FileRef, Output, Status, Task};
+use crate::task::{Failure, FileRef, Output, Status, Task};
 
 /// The stable JSON of a task, its children included.
 pub async fn json(store: &SharedStore, artifacts: &Artifacts, task: &Task) -> Result<Value, Stop> {
@@ -15,7 +17,7 @@ pub async fn json(store: &SharedStore, artifacts: &Artifacts, task: &Task) -> Re
         children.push(Box::pin(json(store, artifacts, &child)).await?);
     }
     let output = match &task.output {
-        Some(output) => output_json(artifacts, task, output).await?,
+        Some(output) => output_json(artifacts, task, output).await,
         None => Value::Null,
     };
     let error = task.error.as_ref().map(
@@ -43,13 +45,13 @@ pub async fn json(store: &SharedStore, artifacts: &Artifacts, task: &Task) -> Re
     }))
 }
 
-async fn output_json(artifacts: &Artifacts, task: &Task, output: &Output) -> Result<Value, Stop> {
-    Ok(match output {
+async fn output_json(artifacts: &Artifacts, task: &Task, output: &Output) -> Value {
+    match output {
         Output::File { file, extra, facts } => {
-            let mut value = file_json(artifacts, task, file).await?;
+            let mut value = file_json(artifacts, task, file).await;
             let mut more = Vec::new();
             for file in extra {
-                more.push(file_json(artifacts, task, file).await?);
+                more.push(file_json(artifacts, task, file).await);
             }
             if let Value::Object(map) = &mut value {
                 map.insert("extra".into(), more.into());
@@ -58,19 +60,26 @@ async fn output_json(artifacts: &Artifacts, task: &Task, output: &Output) -> Res
             value
         }
         other => json!(other),
-    })
+    }
 }
 
-async fn file_json(artifacts: &Artifacts, task: &Task, file: &FileRef) -> Result<Value, Stop> {
-    let path = artifacts.publish(file, &task.task_type, &task.id.to_string()).await?;
-    Ok(json!({
+/// `path` and `uri` are null when the file is gone or cannot be made findable: the rest is true all the same.
+async fn file_json(artifacts: &Artifacts, task: &Task, file: &FileRef) -> Value {
+    let path = published(artifacts, task, file).await.ok();
+    json!({
         "kind": "file",
         "path": path,
-        "uri": artifacts::uri(&path),
+        "uri": path.as_deref().map(artifacts::uri),
         "sha256": file.artifact.hex(),
         "media_type": file.media_type,
         "name": file.name,
-    }))
+    })
+}
+
+/// Where people find a result. The worker puts it there; what it could not put there, or somebody removed, is put there
+/// now.
+async fn published(artifacts: &Artifacts, task: &Task, file: &FileRef) -> Result<PathBuf, Failure> {
+    artifacts.publish(file, &task.task_type, &task.id.to_string()).await
 }
 
 /// What a task's end means for the exit code of the command that waited for it.
@@ -83,16 +92,20 @@ pub fn exit_code(task: &Task) -> u8 {
 }
 
 /// Where the result is, in one line for people.
-pub async fn result_line(artifacts: &Artifacts, task: &Task) -> Result<String, Stop> {
-    Ok(match (&task.status, &task.output, &task.error) {
+pub async fn result_line(artifacts: &Artifacts, task: &Task) -> String {
+    match (&task.status, &task.output, &task.error) {
         (_, _, Some(e)) => format!("{}: {} ({}): {}", task.status, e.code, e.class, e.message),
-        (_, Some(Output::File { file, .. }), _) => {
-            artifacts.publish(file, &task.task_type, &task.id.to_string()).await?.display().to_string()
-        }
+        (_, Some(Output::File { file, .. }), _) => match published(artifacts, task, file).await {
+            Ok(path) => path.display().to_string(),
+            Err(e) => format!(
+                "{}: {}, which cannot be shown under outputs ({}): {}",
+                task.status, file.name, e.code, e.message
+            ),
+        },
         (_, Some(Output::Text { text }), _) => text.clone(),
         (_, Some(Output::Facts { facts }), _) => Value::Object(facts.clone()).to_string(),
         (status, None, None) => status.to_string(),
-    })
+    }
 }
 
 /// A table without lines, as wide as the terminal.

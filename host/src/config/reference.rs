@@ -287,6 +287,13 @@ pub static SETTINGS: &[Setting] = &[
     whole("media.run_seconds", 1, "seconds", "1800", "Longest time one run of ffmpeg may take."),
     whole("media.megapixels", 1, "million pixels", "100", "Largest frame or picture."),
     whole("media.frames", 1, "frames", "200000", "Most frames of one source or result."),
+    whole(
+        "media.parallel_runs",
+        0,
+        "runs",
+        "0",
+        "Renders that run at once, and as many looks at files beside them; 0: as many as there are processors.",
+    ),
 ];
 
 impl Setting {

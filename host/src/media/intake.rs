@@ -166,6 +166,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::config::MediaConfig;
     use crate::media::Tools;
     use crate::net::NetPolicy;
 
@@ -178,7 +179,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path().join("inputs");
         std::fs::create_dir(&root).unwrap();
-        let tools = Tools { ffmpeg: "no".into(), ffprobe: "no".into(), seconds: 60, pixels: 1_000_000, frames: 1000 };
+        let config = MediaConfig { ffmpeg: "no".into(), ffprobe: "no".into(), megapixels: 1, ..MediaConfig::default() };
         let intake = Intake {
             artifacts: Artifacts::open(&folder.path().join("data"), &folder.path().join("outputs")).unwrap(),
             downloader: Downloader {
@@ -186,7 +187,7 @@ mod tests {
                 bytes: 10_000_000,
                 timeout: Duration::from_secs(30),
             },
-            media: Media::new(tools),
+            media: Media::new(Tools::from(&config)),
             roots: vec![root],
         };
         House { folder, intake }
@@ -292,6 +293,26 @@ mod tests {
         let failure = house().bring("large.png", &bytes.into_inner()).await.unwrap_err();
         assert_eq!(failure.code, "too_large");
         assert!(failure.message.contains("1001x1000") && failure.message.contains("media.megapixels"), "{failure}");
+    }
+
+    #[tokio::test]
+    async fn a_small_picture_in_front_of_gigabytes_is_refused_without_reading_them() {
+        let house = house();
+        for (name, format) in [("film.jpg", ImageFormat::Jpeg), ("film.png", ImageFormat::Png)] {
+            let path = house.folder.path().join("inputs").join(name);
+            std::fs::write(&path, encoded(format)).unwrap();
+            // A hole: it takes no room on the disk, and would take all of it in memory.
+            std::fs::File::options().write(true).open(&path).unwrap().set_len(4 << 30).unwrap();
+            let pixels = house.intake.media.tools.pixels;
+            let failure = picture::checked(&path, name, pixels, &path.with_extension("upright")).unwrap_err();
+            assert_eq!(failure.code, "too_large", "{failure}");
+            assert!(failure.message.contains("120x80") && failure.message.contains("4096 MB"), "{failure}");
+            let failure = house.intake.media.probe(&path).await.unwrap_err();
+            assert_eq!(failure.code, "media_too_large", "{failure}");
+        }
+        // What phones put behind their pictures is no offence.
+        let with_film = [encoded(ImageFormat::Jpeg), vec![0; 1 << 20]].concat();
+        assert_eq!(house.kept(&house.bring("phone.jpg", &with_film).await.unwrap()), with_film);
     }
 
     #[tokio::test]

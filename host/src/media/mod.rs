@@ -2,6 +2,7 @@
 //!
 //! - `process.rs`: one run of ffmpeg: guarded, bounded, reaped.
 //! - `sniff.rs`: pictures are known by their first bytes.
+//! - `header.rs`: the size of a picture, before anything is read whole.
 //! - `whole.rs`: whether a file is as long as it says.
 //! - `probe.rs`: what a file is: frames counted, size as displayed, rate.
 //! - `frames.rs`: raw frames in and out of ffmpeg, for those that compute on pixels.
@@ -13,9 +14,11 @@
 //! - `intake.rs`: files of users become artifacts: pictures upright, broken files refused.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 use crate::config::MediaConfig;
 use crate::digest::Digest;
@@ -23,6 +26,7 @@ use crate::task::Failure;
 
 mod clip;
 pub mod frames;
+mod header;
 pub mod intake;
 mod pixels;
 mod plan;
@@ -33,10 +37,14 @@ mod sniff;
 mod timeline;
 mod whole;
 
-/// ffmpeg, ffprobe and the limits they run under. Cheap to clone.
+/// ffmpeg, ffprobe and the limits they run under. Cheap to clone; clones share the limits.
 #[derive(Clone, Debug)]
 pub struct Media {
     tools: Tools,
+    /// Room for renders. Held for the whole of one, its own looks at files included.
+    renders: Arc<Semaphore>,
+    /// Room for looks at files. Apart from `renders`, so that a look never waits behind long films.
+    looks: Arc<Semaphore>,
 }
 
 /// Where the programs are and what they may use.
@@ -50,6 +58,8 @@ pub struct Tools {
     pub pixels: u64,
     /// Frames of one source or one result.
     pub frames: u64,
+    /// Renders that run at once, and as many looks at files beside them; 0: as many as there are processors.
+    pub parallel_runs: usize,
 }
 
 impl From<&MediaConfig> for Tools {
@@ -60,6 +70,7 @@ impl From<&MediaConfig> for Tools {
             seconds: config.run_seconds,
             pixels: config.megapixels.saturating_mul(1_000_000),
             frames: config.frames,
+            parallel_runs: config.parallel_runs,
         }
     }
 }
@@ -101,17 +112,23 @@ pub struct Rendered {
 
 impl Media {
     pub fn new(tools: Tools) -> Self {
-        Self { tools }
+        let runs = match tools.parallel_runs {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            runs => runs.min(Semaphore::MAX_PERMITS),
+        };
+        Self { tools, renders: Arc::new(Semaphore::new(runs)), looks: Arc::new(Semaphore::new(runs)) }
     }
 
     /// Code `unreadable_media` when it is no picture, video or sound, or is cut off; `ffmpeg_missing` with the command
-    /// that installs it.
+    /// that installs it. Waits for room: [`Tools::parallel_runs`].
     pub async fn probe(&self, path: &Path) -> Result<Probe, Failure> {
+        // Nobody closes the semaphores of this file: there always is a permit.
+        let _room = self.looks.acquire().await;
         Ok(probe::probe(self, path).await?.facts)
     }
 
     /// Renders a timeline (the JSON of `media.render` in `wit/media.wit`) into a new file in `folder`, which must exist.
-    /// `source` gives the file of a digest.
+    /// `source` gives the file of a digest. Waits for room: [`Tools::parallel_runs`].
     ///
     /// Codes: `invalid_timeline`, `range_outside_source`, `layers_not_supported`, `unreadable_media`, `no_pictures`,
     /// `no_sound`, `media_too_large`, `media_too_slow`, `ffmpeg_missing`, and those of `source`.
@@ -121,12 +138,14 @@ impl Media {
         source: &(dyn Fn(Digest) -> Result<PathBuf, Failure> + Send + Sync),
         folder: &Path,
     ) -> Result<Rendered, Failure> {
+        let _room = self.renders.acquire().await;
         render::render(self, timeline, source, folder).await
     }
 
     /// Frame `frame` (the first is 0) of a picture or video, at its own size, as the bytes of a PNG. Codes: those of
     /// [`Media::probe`]; `range_outside_source`.
     pub async fn frame_png(&self, path: &Path, frame: u64) -> Result<Vec<u8>, Failure> {
+        let _room = self.looks.acquire().await;
         render::frame_png(self, path, frame).await
     }
 
@@ -164,7 +183,49 @@ fn rate(fps: f64) -> Result<String, Failure> {
 
 #[cfg(test)]
 mod tests {
+    use std::process::Command;
+
+    use serde_json::json;
+
     use super::*;
+
+    /// Stands in for ffprobe: notes when another one runs beside it, and fails.
+    const ALONE: &str = r#"printf '#!/bin/sh
+mkdir "$0.running" || touch "$0.together"
+sleep 0.03
+rmdir "$0.running"
+exit 1
+' > "$0" && chmod +x "$0""#;
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+    async fn no_more_runs_at_once_than_the_setting_allows_and_looks_never_wait_for_renders() {
+        let folder = tempfile::tempdir().unwrap();
+        let (ffprobe, film) = (folder.path().join("ffprobe"), folder.path().join("film"));
+        // Written by a process of its own: nothing that starts meanwhile inherits the open file.
+        assert!(Command::new("sh").args(["-c", ALONE]).arg(&ffprobe).status().unwrap().success());
+        std::fs::write(&film, "no film").unwrap();
+        let config = MediaConfig { parallel_runs: 1, ..MediaConfig::default() };
+        let media = Media::new(Tools { ffprobe: ffprobe.clone(), ..Tools::from(&config) });
+        let together = folder.path().join("ffprobe.together");
+
+        let probes = (0..6).map(|_| media.probe(&film));
+        for answer in futures::future::join_all(probes).await {
+            assert_eq!(answer.unwrap_err().code, "unreadable_media");
+        }
+        assert!(!together.exists(), "two looks at once");
+
+        let timeline = json!({"clips": [{"video": Digest::of(b"film").to_string()}]});
+        let source = |_| Ok(film.clone());
+        let renders = (0..6).map(|_| media.render(&timeline, &source, folder.path()));
+        for answer in futures::future::join_all(renders).await {
+            assert_eq!(answer.unwrap_err().code, "unreadable_media");
+        }
+        assert!(!together.exists(), "two renders at once");
+
+        // A long render has all the room there is: a look still comes through.
+        let _rendering = media.renders.clone().acquire_owned().await.unwrap();
+        assert_eq!(media.clone().probe(&film).await.unwrap_err().code, "unreadable_media");
+    }
 
     #[test]
     fn common_rates_are_written_exactly() {

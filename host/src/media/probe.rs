@@ -11,10 +11,10 @@
 use std::path::Path;
 
 use image::metadata::Orientation;
-use image::{ImageDecoder as _, ImageReader};
 use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
+use crate::media::header::Header;
 use crate::media::process::{self, Ended, Program, Run};
 use crate::media::sniff::Signature;
 use crate::media::{Kind, Media, Probe, whole};
@@ -49,9 +49,12 @@ pub(super) async fn probe(media: &Media, path: &Path) -> Result<Source, Failure>
 }
 
 async fn still(media: &Media, path: &Path, signature: Signature) -> Result<Source, Failure> {
-    let header = Header::of(path).await;
+    let header = header(path).await;
     if let Some(header) = &header {
         fits(media, header.width.into(), header.height.into())?;
+        if let Some(why) = header.too_long() {
+            return Err(Failure::denied("media_too_large", format!("the picture {why}")));
+        }
     }
     if signature == Signature::Jpeg && !whole::jpeg_ends(path).await.map_err(|e| unreadable(&e.to_string()))? {
         return Err(unreadable("the picture is cut off"));
@@ -73,6 +76,12 @@ async fn still(media: &Media, path: &Path, signature: Signature) -> Result<Sourc
     let facts =
         Probe { kind: Kind::Picture, frames: 1, fps: 0.0, width, height, seconds: 0.0, has_audio: false, has_alpha };
     Ok(Source { facts, signature, orientation })
+}
+
+/// None when the header is not understood: ffmpeg may know better.
+async fn header(path: &Path) -> Option<Header> {
+    let path = path.to_path_buf();
+    tokio::task::spawn_blocking(move || Header::read(&path).ok()).await.ok().flatten()
 }
 
 async fn moving(media: &Media, path: &Path, signature: Signature) -> Result<Source, Failure> {
@@ -227,28 +236,6 @@ async fn run(
 /// The failure of a file that is no medium, or a damaged one.
 pub(super) fn unreadable(why: &str) -> Failure {
     Failure::invalid("unreadable_media", format!("the file cannot be read as picture, video or sound: {why}"))
-}
-
-/// What the header of a still picture says and ffprobe does not.
-struct Header {
-    width: u32,
-    height: u32,
-    orientation: Orientation,
-    has_alpha: bool,
-}
-
-impl Header {
-    /// None when the header is not understood: ffmpeg may know better.
-    async fn of(path: &Path) -> Option<Self> {
-        let path = path.to_path_buf();
-        let read = move || {
-            let mut decoder = ImageReader::open(path).ok()?.with_guessed_format().ok()?.into_decoder().ok()?;
-            let (width, height) = decoder.dimensions();
-            let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-            Some(Self { width, height, orientation, has_alpha: decoder.color_type().has_alpha() })
-        };
-        tokio::task::spawn_blocking(read).await.ok().flatten()
-    }
 }
 
 #[derive(Deserialize)]

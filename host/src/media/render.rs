@@ -24,7 +24,8 @@ use crate::task::Failure;
 /// Bit rate of the sound that is laid under a video.
 const AUDIO_BIT_RATE: &str = "192k";
 
-/// Renders. The file gets a new name in `folder`; on failure nothing is left there.
+/// Renders. The file gets a new name in `folder`; on failure nothing is left there. Looks at files without asking for room
+/// ([`Media::probe`] does): a render holds room already, and waiting for more could be for ever.
 pub(super) async fn render(
     media: &Media,
     timeline: &Value,
@@ -34,7 +35,7 @@ pub(super) async fn render(
     let timeline = Timeline::parse(timeline)?;
     let audio = timeline.audio.filter(|_| timeline.output.kind == OutputKind::Video).map(find).transpose()?;
     if let Some(audio) = &audio
-        && !media.probe(audio).await?.has_audio
+        && !probe::probe(media, audio).await?.facts.has_audio
     {
         return Err(Failure::invalid("no_sound", "the file that `/audio` names holds no sound"));
     }
@@ -53,7 +54,7 @@ pub(super) async fn render(
         }
     };
     // The facts are those of the file, not those that were planned.
-    let facts = media.probe(&made).await?;
+    let facts = probe::probe(media, &made).await?.facts;
     if timeline.output.kind == OutputKind::Video && facts.frames != plan.frames {
         return Err(cannot_write(&format!("{} frames were to be written, {} were", plan.frames, facts.frames)));
     }

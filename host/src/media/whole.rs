@@ -12,7 +12,7 @@ const MOST_PARTS: usize = 4096;
 /// How much of the beginning of a Matroska file holds its two outermost headers.
 const HEADERS: usize = 256;
 
-/// Whether a JPEG goes on to its end marker.
+/// Whether a JPEG goes on to its end marker. Reads it whole: how long it may be is for the caller to check.
 pub(super) async fn jpeg_ends(path: &Path) -> std::io::Result<bool> {
     Ok(jpeg_end(&tokio::fs::read(path).await?).is_some())
 }

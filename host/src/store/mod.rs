@@ -226,6 +226,8 @@ pub trait Store: Send + Sync + 'static {
     /// Claims ready tasks: Queued, dependencies complete, type suitable; or In Progress with a lease that has run out
     /// or a holder on this machine that is gone ([`holder::is_gone`]). Priority first, then oldest, then id.
     ///
+    /// A task whose record is damaged is not granted: it fails with class internal and code `unreadable_task`.
+    ///
     /// A task that lost its holder goes on in the same attempt. A death is charged when its holder is known to be dead
     /// (a lease that merely ran out proves nothing), it recorded no new result since that holder began, and it has no
     /// open children that it may have waited for. One death too many and it fails with class and code `quarantined`.
@@ -273,7 +275,7 @@ pub trait Store: Send + Sync + 'static {
 
     async fn get(&self, task: TaskId) -> Result<Task>;
 
-    /// Where several tasks stand, in the order given; none for one that is gone.
+    /// Where several tasks stand, in the order given, as often as given; none for one that is gone.
     async fn statuses(&self, tasks: &[TaskId]) -> Result<Vec<Option<Status>>> {
         let mut found = Vec::with_capacity(tasks.len());
         for task in tasks {
@@ -286,6 +288,7 @@ pub trait Store: Send + Sync + 'static {
         Ok(found)
     }
 
+    /// Tasks whose record is damaged are left out, and logged.
     async fn list(&self, filter: TaskFilter) -> Result<Vec<Task>>;
 
     async fn counts(&self) -> Result<Counts>;

@@ -95,6 +95,7 @@ macro_rules! store_conformance {
             records: a_change_made_elsewhere_wakes_whoever_waits;
             records: a_claim_that_grants_nothing_wakes_nobody;
             records: lists_and_counts_say_what_is_there;
+            records: statuses_come_in_the_order_asked_for;
             records: everything_is_still_there_after_reopening;
         }
     };

@@ -204,6 +204,22 @@ pub async fn lists_and_counts_say_what_is_there(make: impl Make) {
     assert!(list(TaskFilter { children_of: Some(blocked), ..any() }).await.is_empty());
 }
 
+pub async fn statuses_come_in_the_order_asked_for(make: impl Make) {
+    let Fresh { store, keep: _keep, .. } = make(DEATHS).await;
+    let (parent, children) = family(&store, vec![child("a"), child("b")]).await;
+    let [a, b] = children.as_slice() else { panic!("{children:?}") };
+    assert!(store.cancel(*b, "not wanted".into()).await.unwrap());
+    let nobody = TaskId::random();
+    let asked = [*b, nobody, parent.task.id, *b, *a, nobody];
+    let expected =
+        [Some(Status::Cancelled), None, Some(Status::InProgress), Some(Status::Cancelled), Some(Status::Queued), None];
+    assert_eq!(store.statuses(&asked).await.unwrap(), expected);
+    assert_eq!(store.statuses(&[]).await.unwrap(), []);
+    // Many more than a statement has parameters.
+    let many = vec![*a; 50_000];
+    assert_eq!(store.statuses(&many).await.unwrap(), vec![Some(Status::Queued); 50_000]);
+}
+
 pub async fn everything_is_still_there_after_reopening(make: impl Make) {
     let fresh = make(DEATHS).await;
     let store = &fresh.store;

@@ -10,6 +10,7 @@ use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits};
 
+use crate::media::header::Header;
 use crate::task::Failure;
 
 /// Working space that a decoder may use besides the pixels.
@@ -21,8 +22,12 @@ pub(super) fn is_picture(media_type: &str) -> bool {
 }
 
 /// Decodes a picture. One that is not upright is written upright to `turned`, without loss, as PNG; true says so. Codes:
-/// `truncated` (cut off or broken), `too_large` (more than so many pixels).
+/// `truncated` (cut off or broken), `too_large` (more than so many pixels, or far more bytes than its pixels can take).
 pub(super) fn checked(path: &Path, name: &str, pixels: u64, turned: &Path) -> Result<bool, Failure> {
+    // Before anything reads the file whole.
+    let header = Header::read(path).map_err(|e| broken(name, e))?;
+    fits(name, pixels, header)?;
+
     let file = File::open(path).map_err(|e| unreadable(name, &e.to_string()))?;
     let mut reader =
         ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|e| unreadable(name, &e.to_string()))?;
@@ -32,31 +37,38 @@ pub(super) fn checked(path: &Path, name: &str, pixels: u64, turned: &Path) -> Re
     let format = reader.format();
 
     let mut decoder = reader.into_decoder().map_err(|e| broken(name, e))?;
-    let (width, height) = decoder.dimensions();
-    if u64::from(width) * u64::from(height) > pixels {
-        return Err(Failure::denied(
-            "too_large",
-            format!(
-                "The picture {name} has {width}x{height} pixels: more than the {} million that a picture may have \
-                 (`media.megapixels`).",
-                pixels / 1_000_000
-            ),
-        ));
-    }
-    // A picture without readable notes about its orientation is upright.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
     let profile = decoder.icc_profile().ok().flatten();
     let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| broken(name, e))?;
     complete(path, name, format)?;
 
-    if orientation == Orientation::NoTransforms {
+    if header.orientation == Orientation::NoTransforms {
         return Ok(false);
     }
-    picture.apply_orientation(orientation);
+    picture.apply_orientation(header.orientation);
     write(&picture, profile, turned).map_err(|e| {
         Failure::unavailable("artifact_store_failed", format!("The picture {name} could not be turned upright: {e}."))
     })?;
     Ok(true)
+}
+
+/// Refuses what is too large to be read.
+fn fits(name: &str, pixels: u64, header: Header) -> Result<(), Failure> {
+    if header.pixels() > pixels {
+        return Err(Failure::denied(
+            "too_large",
+            format!(
+                "The picture {name} has {}x{} pixels: more than the {} million that a picture may have \
+                 (`media.megapixels`).",
+                header.width,
+                header.height,
+                pixels / 1_000_000
+            ),
+        ));
+    }
+    match header.too_long() {
+        Some(why) => Err(Failure::denied("too_large", format!("The picture {name} {why}."))),
+        None => Ok(()),
+    }
 }
 
 /// What the decoders do not notice: a JPEG that ends in the middle is filled up with grey, and of a moving GIF only the

@@ -90,14 +90,49 @@ pub(super) async fn claim(tx: &mut Tx, ask: ClaimRequest) -> Result<Vec<SqliteRo
     tx.change_returning(query).await
 }
 
-/// Claims out of the rows of [`claim`], first things first.
-pub(super) fn granted(rows: &[SqliteRow]) -> Result<Vec<Claim>> {
+/// A row that was claimed and cannot be read: nobody can work on it.
+pub(super) struct Unreadable {
+    /// As it stands in the row.
+    pub id: String,
+    pub why: StoreError,
+}
+
+/// Claims out of the rows of [`claim`], first things first, and what cannot be read of them, for [`set_aside`].
+pub(super) fn granted(rows: &[SqliteRow]) -> (Vec<Claim>, Vec<Unreadable>) {
     let one = |row: &SqliteRow| {
         Ok(Claim { task: row::task(row)?, token: token(row)?, resumed: get::<i64>(row, "resume")? != 0 })
     };
-    let mut claims = rows.iter().map(one).collect::<Result<Vec<_>>>()?;
+    let (mut claims, mut unreadable) = (Vec::new(), Vec::new());
+    for row in rows {
+        match one(row) {
+            Ok(claim) => claims.push(claim),
+            Err(why) => unreadable.push(Unreadable { id: row::raw_id(row), why }),
+        }
+    }
     claims.sort_by_key(|claim| (std::cmp::Reverse(claim.task.priority), claim.task.created_at, claim.task.id));
-    Ok(claims)
+    (claims, unreadable)
+}
+
+/// Fails a task whose row cannot be read, so that it is not claimed for ever and what hangs on it does not wait for ever.
+pub(super) async fn set_aside(tx: &mut Tx, broken: Unreadable) -> Result<()> {
+    let failure = Failure::internal(
+        "unreadable_task",
+        format!(
+            "the record of the task is damaged ({}): submit it again, and see whether the disk of the task store is sound",
+            broken.why
+        ),
+    );
+    if let Ok(task) = broken.id.parse() {
+        return settle::fell(tx, Fall { task, status: Status::Failed, failure, by: None }).await;
+    }
+    // Not even its id is one: nothing can hang on it.
+    let query = sqlx::query(concat!(
+        "UPDATE tasks SET status = 'Failed', error = ?, finished_at = ?, ",
+        no_holder!(),
+        " WHERE id = ? AND status IN ('Queued', 'In Progress')"
+    ));
+    tx.change(query.bind(row::text(&failure)?).bind(tx.now.0).bind(broken.id)).await?;
+    Ok(())
 }
 
 fn token(row: &SqliteRow) -> Result<ClaimToken> {
@@ -173,7 +208,8 @@ struct Deaths {
 
 impl Deaths {
     fn one_more(lost: &SqliteRow, holder: &Holder, now: Timestamp) -> Result<Self> {
-        let mut notes: Vec<String> = row::json_if_any(lost, "death_notes")?.unwrap_or_default();
+        // For people alone: damaged ones must not keep the task, and with it every claim, from going on.
+        let mut notes: Vec<String> = row::json_if_any(lost, "death_notes").ok().flatten().unwrap_or_default();
         let attempt = get(lost, "attempts")?;
         notes
             .push(format!("process {} on {} was found gone at {now} in attempt {attempt}", holder.pid, holder.machine));

@@ -31,7 +31,7 @@ use super::{
     Result, Store, StoreError, TaskFilter,
 };
 use crate::clock::Clock;
-use crate::task::{Delegation, Failure, Output, Progress, Route, Task, TaskId};
+use crate::task::{Delegation, Failure, Output, Progress, Route, Status, Task, TaskId};
 
 mod claim;
 mod create;
@@ -155,7 +155,16 @@ impl Store for SqliteStore {
 
     async fn claim(&self, ask: ClaimRequest) -> Result<Vec<Claim>> {
         let rows = self.writer.run_bare(|tx| claim::claim(tx, ask).boxed()).await?;
-        claim::granted(&rows)
+        let (claims, unreadable) = claim::granted(&rows);
+        for broken in unreadable {
+            tracing::error!(task = broken.id, "a task fails because it cannot be read: {}", broken.why);
+            let id = broken.id.clone();
+            // What else was granted is the caller's in any case.
+            if let Err(error) = self.writer.run(|tx| claim::set_aside(tx, broken).boxed()).await {
+                tracing::error!(task = id, "a task that cannot be read stays claimed until its lease ends: {error}");
+            }
+        }
+        Ok(claims)
     }
 
     async fn renew(&self, held: Vec<(TaskId, ClaimToken)>, lease: Duration) -> Result<Vec<Renewal>> {
@@ -203,6 +212,10 @@ impl Store for SqliteStore {
 
     async fn get(&self, task: TaskId) -> Result<Task> {
         read::get_task(&self.readers, task).await
+    }
+
+    async fn statuses(&self, tasks: &[TaskId]) -> Result<Vec<Option<Status>>> {
+        read::statuses(&self.readers, tasks).await
     }
 
     async fn list(&self, filter: TaskFilter) -> Result<Vec<Task>> {

@@ -1,5 +1,6 @@
 //! Looking without touching: on connections of their own, which never wait for the writer.
 
+use sqlx::sqlite::SqliteRow;
 use sqlx::{QueryBuilder, Sqlite, SqlitePool};
 
 use super::row::{self, get, task_columns};
@@ -34,7 +35,23 @@ pub(super) async fn list(pool: &SqlitePool, filter: TaskFilter) -> Result<Vec<Ta
         query.push(" LIMIT ").push_bind(i64::try_from(filter.limit).unwrap_or(i64::MAX));
     }
     let rows = query.build().fetch_all(pool).await?;
-    rows.iter().map(row::task).collect()
+    Ok(rows.iter().filter_map(readable).collect())
+}
+
+/// The task of a row. One that cannot be read is left out: it must not hide all others.
+fn readable(row: &SqliteRow) -> Option<Task> {
+    row::task(row)
+        .inspect_err(|error| tracing::error!(task = row::raw_id(row), "a task is left out of a list: {error}"))
+        .ok()
+}
+
+/// Where tasks stand, in the order given; none for one that is not there.
+pub(super) async fn statuses(pool: &SqlitePool, tasks: &[TaskId]) -> Result<Vec<Option<Status>>> {
+    let query = sqlx::query(
+        "SELECT status FROM json_each(?) AS wanted LEFT JOIN tasks ON tasks.id = wanted.value ORDER BY wanted.key",
+    );
+    let rows = query.bind(row::text(&tasks)?).fetch_all(pool).await?;
+    rows.iter().map(row::status_if_any).collect()
 }
 
 pub(super) async fn counts(pool: &SqlitePool) -> Result<Counts> {

@@ -69,6 +69,16 @@ pub(super) fn status(row: &SqliteRow) -> Result<Status> {
     parsed(row, "status")
 }
 
+/// The status of a row that may be that of no task.
+pub(super) fn status_if_any(row: &SqliteRow) -> Result<Option<Status>> {
+    parsed_if_any(row, "status")
+}
+
+/// The id of a task's row as it stands there, for the case that it cannot be read; empty when it is not even text.
+pub(super) fn raw_id(row: &SqliteRow) -> String {
+    get(row, "id").unwrap_or_default()
+}
+
 pub(super) fn id(row: &SqliteRow, column: &str) -> Result<TaskId> {
     parsed(row, column)
 }
