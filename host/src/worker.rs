@@ -289,7 +289,7 @@ impl Worker {
                     token: held.token,
                     log: log.clone(),
                     cancel: held.cancel.clone(),
-                    waiting: Arc::default(),
+                    waiting: held.waiting.clone(),
                 };
                 self.plugins.handle(&plugin, &self.services, run).await
             }

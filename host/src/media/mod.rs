@@ -214,7 +214,8 @@ exit 1
         }
         assert!(!together.exists(), "two looks at once");
 
-        let timeline = json!({"clips": [{"video": Digest::of(b"film").to_string()}]});
+        let clip = json!({"video": {"$artifact": Digest::of(b"film"), "name": "film", "media_type": "video/mp4"}});
+        let timeline = json!({"output": {"kind": "video"}, "clips": [clip]});
         let source = |_| Ok(film.clone());
         let renders = (0..6).map(|_| media.render(&timeline, &source, folder.path()));
         for answer in futures::future::join_all(renders).await {
