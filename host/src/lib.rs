@@ -11,9 +11,9 @@
 //! | 6 | plugins |
 //! | 5 | engines |
 //! | 4 | media, router, schedule, store |
-//! | 3 | artifacts |
+//! | 3 | artifacts, config |
 //! | 2 | net, tasklog |
-//! | 1 | config, task |
+//! | 1 | task |
 //! | 0 | clock, digest, home, nearest |
 
 // Tests say what they expect by panicking.

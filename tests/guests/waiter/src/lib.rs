@@ -11,6 +11,7 @@ impl Plugin for Waiter {
             "name": "waiter",
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "waits for a child",
+            "capabilities": ["tasks"],
             "task_types": {"waiter": {"params": {"type": "object"}}}
         })
     }
