@@ -23,7 +23,7 @@ use crate::plugins::{Plugins, Run, Services};
 use crate::router;
 use crate::store::{AfterFailure, Claim, ClaimRequest, StoreError, TaskFilter, TypeFilter};
 use crate::task::{Failure, FailureClass, Handler, Holder, Outcome, Output, Route, Status, Task, TaskId};
-use crate::tasklog::TaskLog;
+use crate::tasklog::{self, TaskLog};
 
 mod claims;
 mod direct;
@@ -158,6 +158,7 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
         () = async { stop.now.cancelled().await; tokio::time::sleep(LAST_GRACE).await } => {}
     }
     keeper.abort();
+    tokio::task::spawn_blocking(tasklog::flush).await.ok();
     state.claims.summary()
 }
 

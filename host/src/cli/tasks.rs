@@ -154,8 +154,11 @@ async fn show(global: &Global, house: &House, store: &SharedStore, id: TaskId) -
 async fn logs(global: &Global, house: &House, store: &SharedStore, id: TaskId, follow: bool) -> Done {
     let mut shown = 0;
     loop {
-        // Looked at before the lines are read: what was written before the end is not missed.
+        // Looked at before the lines are read, and the last ones are given a moment: what was said before the end is shown.
         let ended = store.get(id).await?.status.is_final();
+        if ended && follow {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         let lines = tasklog::read(&house.home.logs(), id)?;
         for line in lines.iter().skip(shown) {
             if global.json {
