@@ -3,6 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
+use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use uuid::Uuid;
@@ -285,8 +286,8 @@ impl fmt::Display for EngineKind {
     }
 }
 
-/// What serves a task.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// What serves a task. In JSON always `{"kind", "name", "version", "digest"}`, null where there is nothing to say.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 pub enum Handler {
     Plugin {
@@ -296,16 +297,30 @@ pub enum Handler {
     },
     /// `name`: the template that serves the type, if one does.
     Comfyui {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
     /// `name`: the preset that serves the type, if one does.
     Wan2gp {
-        #[serde(default, skip_serializing_if = "Option::is_none")]
         name: Option<String>,
     },
     /// Nothing here may serve it: the reason says why.
     Refused,
+}
+
+impl Serialize for Handler {
+    fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
+        let (name, version, digest) = match self {
+            Handler::Plugin { name, version, digest } => (Some(name), Some(version), Some(digest)),
+            Handler::Comfyui { name } | Handler::Wan2gp { name } => (name.as_ref(), None, None),
+            Handler::Refused => (None, None, None),
+        };
+        let mut fields = s.serialize_struct("Handler", 4)?;
+        fields.serialize_field("kind", self.kind())?;
+        fields.serialize_field("name", &name)?;
+        fields.serialize_field("version", &version)?;
+        fields.serialize_field("digest", &digest)?;
+        fields.end()
+    }
 }
 
 impl Handler {
@@ -454,6 +469,11 @@ mod tests {
         let json = serde_json::to_value(&route).unwrap();
         assert_eq!(json["handler"]["kind"], "plugin");
         assert_eq!(json["if_retired"]["kind"], "wan2gp");
+        assert_eq!(json["if_retired"]["version"], Value::Null);
+        assert_eq!(
+            serde_json::to_string(&Handler::Refused).unwrap(),
+            r#"{"kind":"refused","name":null,"version":null,"digest":null}"#
+        );
         assert_eq!(serde_json::from_value::<Route>(json).unwrap(), route);
     }
 }
