@@ -9,7 +9,7 @@
 //! | 8 | cli |
 //! | 7 | worker |
 //! | 6 | plugins |
-//! | 5 | engines |
+//! | 5 | assist, engines |
 //! | 4 | media, router, schedule, store |
 //! | 3 | artifacts, config |
 //! | 2 | net, tasklog |
@@ -20,6 +20,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 pub mod artifacts;
+pub mod assist;
 pub mod cli;
 pub mod clock;
 pub mod config;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use enginehouse::artifacts::Artifacts;
 use enginehouse::artifacts::download::Downloader;
+use enginehouse::assist::Unassisted;
 use enginehouse::clock::{Clock, Timestamp};
 use enginehouse::config::{Grant, MediaConfig, PluginLimits};
 use enginehouse::engines::{Engine, EngineOptions, Engines, Job, JobKey, ModelInfo, Produced};
@@ -147,7 +148,8 @@ impl House {
             settings: Map::new(),
             limits: PluginLimits::default(),
         };
-        let services = Services { store, engines, artifacts, media, intake, clock: clock.clone() };
+        let services =
+            Services { store, engines, assist: Arc::new(Unassisted), artifacts, media, intake, clock: clock.clone() };
         Self { folder, clock, scribe, services, permits, waiting: Arc::default() }
     }
 

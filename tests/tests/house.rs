@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 use enginehouse_tests::host::root;
 
 /// Floor and room. `lib.rs` holds the same table for readers.
-const FLOORS: [(&str, u8); 18] = [
+const FLOORS: [(&str, u8); 19] = [
     ("main", 9),
     ("cli", 8),
     ("worker", 7),
     ("plugins", 6),
+    ("assist", 5),
     ("engines", 5),
     ("media", 4),
     ("router", 4),

@@ -10,6 +10,7 @@ use rustix::io::Errno;
 
 use crate::artifacts::Artifacts;
 use crate::artifacts::download::Downloader;
+use crate::assist::Unassisted;
 use crate::cli::Global;
 use crate::cli::exit::{self, Stop};
 use crate::clock::Clock;
@@ -142,6 +143,7 @@ impl House {
         let services = Services {
             store: self.store().await?,
             engines,
+            assist: Arc::new(Unassisted),
             artifacts,
             media,
             intake: self.intake()?,

@@ -21,6 +21,7 @@ use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Artifacts;
+use crate::assist::Assist;
 use crate::clock::{Clock, Timestamp};
 use crate::config::Config;
 use crate::digest::Digest;
@@ -114,6 +115,7 @@ pub struct Retired {
 pub struct Services {
     pub store: SharedStore,
     pub engines: Arc<Engines>,
+    pub assist: Arc<dyn Assist>,
     pub artifacts: Artifacts,
     pub media: Media,
     pub intake: Intake,

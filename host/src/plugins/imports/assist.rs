@@ -1,24 +1,29 @@
-//! `assist`: help from models that are neither of the engines. This host has none yet, and says so.
+//! `assist`: help from models that are neither of the engines.
+
+use serde_json::json;
 
 use super::contract::enginehouse::plugin::assist;
-use super::{Capability, Start, json_or_text};
+use super::{Capability, Shared, Start, json_or_text};
+use crate::assist::request::{CaptionRequest, GuidanceRequest};
 use crate::plugins::journal::{Effect, Interrupt};
-use crate::task::Failure;
 
 impl assist::Host for Start {
     async fn caption(&mut self, request: String) -> Result<String, Interrupt> {
-        self.unavailable("assist.caption", &request, "write a prompt from pictures").await
+        let arguments = json_or_text(&request);
+        let caption = async move |reach: Shared, _| -> Result<String, Interrupt> {
+            Ok(reach.services.assist.caption(CaptionRequest::parse(&request)?).await?)
+        };
+        self.call(Some(Capability::Assist), "assist.caption", &arguments, Effect::Repeatable, caption).await
     }
 
     async fn guidance(&mut self, request: String) -> Result<String, Interrupt> {
-        self.unavailable("assist.guidance", &request, "make a guidance video").await
-    }
-}
-
-impl Start {
-    async fn unavailable(&mut self, function: &'static str, request: &str, what: &str) -> Result<String, Interrupt> {
-        let message = format!("This host has no model that could {what}: go on without.");
-        let answer = async |_, _| Err(Failure::unavailable("assist_not_configured", message).into());
-        self.call(Some(Capability::Assist), function, &json_or_text(request), Effect::Repeatable, answer).await
+        let arguments = json_or_text(&request);
+        let guidance = async move |reach: Shared, _| -> Result<String, Interrupt> {
+            let services = &reach.services;
+            let file = services.assist.guidance(GuidanceRequest::parse(&request)?).await?;
+            reach.count_artifact(services.artifacts.bytes(file.artifact)?)?;
+            Ok(json!({ "$artifact": file.artifact, "name": file.name, "media_type": file.media_type }).to_string())
+        };
+        self.call(Some(Capability::Assist), "assist.guidance", &arguments, Effect::Repeatable, guidance).await
     }
 }
