@@ -155,6 +155,26 @@ fn a_travel_has_a_thumbnail_and_is_enlarged_where_that_is_asked_for() {
 }
 
 #[test]
+fn a_travel_goes_on_from_a_video_that_exists() {
+    let (host, images) = travel_host();
+    let (_, before) = host.submit_and_run("t2v", &json!({"prompt": "x", "resolution": "64x48", "video_length": 21}));
+    let mut params = travel(&images, 17, "64x48");
+    let details = params["orchestrator_details"].as_object_mut().expect("an object");
+    // As an application names it that knows the task and not the file.
+    details
+        .insert("continue_from_video_resolved_path".into(), json!(format!("task:{}", before["id"].as_str().unwrap())));
+    details.insert("frame_overlap_expanded".into(), json!([6, 8]));
+    let file = host.home().join("travel.json");
+    std::fs::write(&file, params.to_string()).expect("params written");
+    let args =
+        ["submit", "travel_orchestrator", "-f", file.to_str().expect("a path"), "--project", "p1", "--run", "--json"];
+    let task = host.run(&args).json();
+    // The second segment shows the 8 frames of its join once more; each join is faded over.
+    let video = PathBuf::from(task["output"]["path"].as_str().expect("a path"));
+    assert_eq!(video_facts(&video), (21 + 17 - 6 + (17 + 8) - 8, 64, 48), "{task}");
+}
+
+#[test]
 fn a_frame_of_another_tasks_video_becomes_a_picture() {
     let host = Host::new();
     host.install(&component("extract_frame"));

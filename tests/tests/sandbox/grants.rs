@@ -105,7 +105,7 @@ async fn relatives_can_be_looked_at_others_only_where_their_id_was_given_and_chi
 
     let looks = json!([["tasks.get", head, tail], ["artifacts.resolve", format!("task:{head}"), tail]]);
     let given = house.seen(json!({"do": "script", "of": [{"task": id}], "calls": looks})).await;
-    let parent = house.task(json!({"do": "nothing", "of": id})).await;
+    let parent = house.task(json!({"do": "nothing", "of": format!("task:{id}")})).await;
     let child = child_of(&house, &parent, "child", json!({"do": "script", "calls": looks})).await;
     let held = house.claim(child).await;
     let to_parent = text(house.start(&held, CancellationToken::new()).await);

@@ -132,7 +132,7 @@ async fn downloaded(reach: &Shared, source: &str, url: &Url) -> Result<FileRef, 
 async fn may_fetch(reach: &Shared, source: &str, url: &Url) -> Result<(), Interrupt> {
     let Permits { plugin, grant, .. } = &reach.permits;
     let by_rule = http_rules::allowed(plugin, grant, "GET", url).is_ok();
-    if by_rule || given::holds(reach, source).await? || tasks::is_an_output(reach, source).await? {
+    if by_rule || given::address(reach, source).await? || tasks::is_an_output(reach, source).await? {
         return Ok(());
     }
     let host = url.host_str().unwrap_or_default();

@@ -12,24 +12,38 @@ use crate::plugins::journal::Interrupt;
 use crate::store::StoreError;
 use crate::task::{Task, TaskId};
 
-/// Whether a text was given to the task of this start, letter for letter.
-pub(super) async fn holds(reach: &Shared, text: &str) -> Result<bool, Interrupt> {
-    if texts(&reach.task.params).contains(&text) {
-        return Ok(true);
-    }
-    Ok(parent(reach).await?.is_some_and(|parent| texts(&parent.params).contains(&text)))
+/// Whether an address was given to the task of this start, letter for letter.
+pub(super) async fn address(reach: &Shared, address: &str) -> Result<bool, Interrupt> {
+    anywhere(reach, |text| text == address).await
 }
 
-/// The ids of tasks that were given to the task of this start.
+/// Whether a task was given to the task of this start: its id, letter for letter, or `task:` and its id.
+pub(super) async fn task(reach: &Shared, id: &str) -> Result<bool, Interrupt> {
+    anywhere(reach, |text| id_in(text) == id).await
+}
+
+/// The ids of all tasks that were given to the task of this start.
 pub(super) async fn ids(reach: &Shared) -> Result<BTreeSet<TaskId>, Interrupt> {
-    let ids = |params: &Map<String, Value>| -> Vec<TaskId> {
-        texts(params).into_iter().filter_map(|text| text.parse().ok()).collect()
-    };
-    let mut found: BTreeSet<TaskId> = ids(&reach.task.params).into_iter().collect();
-    if let Some(parent) = parent(reach).await? {
-        found.extend(ids(&parent.params));
-    }
+    let mut found = BTreeSet::new();
+    anywhere(reach, |text| {
+        found.extend(id_in(text).parse::<TaskId>().ok());
+        false
+    })
+    .await?;
     Ok(found)
+}
+
+/// As `artifacts.resolve` names a task's output.
+fn id_in(text: &str) -> &str {
+    text.strip_prefix("task:").unwrap_or(text)
+}
+
+/// Whether a text that was given is one of those meant.
+async fn anywhere(reach: &Shared, mut is_meant: impl FnMut(&str) -> bool) -> Result<bool, Interrupt> {
+    if texts(&reach.task.params).into_iter().any(&mut is_meant) {
+        return Ok(true);
+    }
+    Ok(parent(reach).await?.is_some_and(|parent| texts(&parent.params).into_iter().any(is_meant)))
 }
 
 async fn parent(reach: &Shared) -> Result<Option<Task>, Interrupt> {

@@ -84,7 +84,7 @@ impl tasks::Host for Start {
 /// does not exist or is not its business.
 pub(super) async fn readable(reach: &Shared, id: &str) -> Result<Task, Interrupt> {
     let task = found(reach, id).await?;
-    if is_relative(reach, &task) || given::holds(reach, id).await? { Ok(task) } else { Err(not_found(id).into()) }
+    if is_relative(reach, &task) || given::task(reach, id).await? { Ok(task) } else { Err(not_found(id).into()) }
 }
 
 /// Whether a task that the guest may look at ended with this text.
