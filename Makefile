@@ -11,7 +11,8 @@ TARGET := $(CARGO_TARGET_DIR)
 export CARGO_TARGET_DIR
 HOST := $(TARGET)/release/enginehouse
 # Everything that runs natively; components are built for wasm32-wasip2 by the host itself.
-NATIVE := -p enginehouse -p enginehouse-sdk -p enginehouse-tests -p travel_orchestrator -p travel_segment -p travel_stitch
+PLUGINS := -p extract_frame -p travel_orchestrator -p travel_segment -p travel_stitch
+NATIVE := -p enginehouse -p enginehouse-sdk -p enginehouse-tests $(PLUGINS)
 
 .PHONY: demo test build setup check bench clean
 
@@ -31,7 +32,7 @@ setup:
 check: setup
 	cargo fmt --all --check
 	cargo clippy --release --locked --all-targets $(NATIVE) -- -D warnings
-	cargo clippy --release --locked -p noop -p travel_orchestrator -p travel_segment -p travel_stitch --target wasm32-wasip2 -- -D warnings
+	cargo clippy --release --locked -p noop $(PLUGINS) --target wasm32-wasip2 -- -D warnings
 
 bench: build
 	$(HOST) bench dispatch

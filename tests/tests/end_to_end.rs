@@ -101,9 +101,9 @@ fn the_demo_ends_with_a_stitched_video_and_its_facts() {
     let mut lines = said.stdout.lines();
     let video = PathBuf::from(lines.next().expect("a path"));
     assert!(video.starts_with(host.home().join("outputs/travel_orchestrator")), "{video:?}");
-    // Two segments of 49 frames with a join of 8: 49 + (49 + 8) - 8.
-    assert_eq!(video_facts(&video), (98, 640, 384));
-    assert_eq!(lines.next(), Some("98 frames, 640x384, 16 frames a second"));
+    // Three segments of 49 frames with two joins of 8: each but the first shows the 8 once more, and they fade into them.
+    assert_eq!(video_facts(&video), (147, 640, 384));
+    assert_eq!(lines.next(), Some("147 frames, 640x384, 16 frames a second"));
 }
 
 #[test]
@@ -127,6 +127,69 @@ fn the_demo_takes_the_pictures_that_people_have() {
     let (frames, width, height) = video_facts(&video);
     assert_eq!(frames, 98);
     assert!(height > width, "{width}x{height}");
+}
+
+#[test]
+fn a_travel_has_a_thumbnail_and_is_enlarged_where_that_is_asked_for() {
+    let (host, images) = travel_host();
+    let mut params = travel(&images[..2], 10, "64x48");
+    let more = json!({"upscale_factor": 2, "upscale_model_name": "t2v", "frame_overlap_expanded": []});
+    let details = params["orchestrator_details"].as_object_mut().expect("an object");
+    details.extend(more.as_object().expect("an object").clone());
+    let file = host.home().join("travel.json");
+    std::fs::write(&file, params.to_string()).expect("params written");
+    let args =
+        ["submit", "travel_orchestrator", "-f", file.to_str().expect("a path"), "--project", "p1", "--run", "--json"];
+    let task = host.run(&args).ok().json();
+
+    let output = &task["output"];
+    let video = PathBuf::from(output["path"].as_str().expect("a path"));
+    assert!(video.to_string_lossy().ends_with("_upscaled_2.0x.mp4"), "{video:?}");
+    assert_eq!(video_facts(&video), (9, 128, 96));
+    assert_eq!((&output["facts"]["upscaled"], &output["facts"]["frames"]), (&json!(true), &json!(9)), "{task}");
+    let thumbnail = PathBuf::from(output["extra"][0]["path"].as_str().expect("a path"));
+    let name = output["facts"]["thumbnail"].as_str().expect("a name");
+    assert!(name.starts_with("thumb_") && thumbnail.to_string_lossy().ends_with(name), "{name}: {thumbnail:?}");
+    let picture = image::open(&thumbnail).expect("a picture");
+    assert_eq!((picture.width(), picture.height()), (128, 96));
+}
+
+#[test]
+fn a_travel_goes_on_from_a_video_that_exists() {
+    let (host, images) = travel_host();
+    let (_, before) = host.submit_and_run("t2v", &json!({"prompt": "x", "resolution": "64x48", "video_length": 21}));
+    let mut params = travel(&images, 17, "64x48");
+    let details = params["orchestrator_details"].as_object_mut().expect("an object");
+    // As an application names it that knows the task and not the file.
+    details
+        .insert("continue_from_video_resolved_path".into(), json!(format!("task:{}", before["id"].as_str().unwrap())));
+    details.insert("frame_overlap_expanded".into(), json!([6, 8]));
+    let file = host.home().join("travel.json");
+    std::fs::write(&file, params.to_string()).expect("params written");
+    let args =
+        ["submit", "travel_orchestrator", "-f", file.to_str().expect("a path"), "--project", "p1", "--run", "--json"];
+    let task = host.run(&args).json();
+    // The second segment shows the 8 frames of its join once more; each join is faded over.
+    let video = PathBuf::from(task["output"]["path"].as_str().expect("a path"));
+    assert_eq!(video_facts(&video), (21 + 17 - 6 + (17 + 8) - 8, 64, 48), "{task}");
+}
+
+#[test]
+fn a_frame_of_another_tasks_video_becomes_a_picture() {
+    let host = Host::new();
+    host.install(&component("extract_frame"));
+    let clip = json!({"prompt": "x", "resolution": "64x48", "video_length": 9});
+    let (_, clip) = host.submit_and_run("t2v", &clip);
+    let ask = |index: i64| json!({"input_video_task_id": clip["id"], "frame_index": index});
+    let (code, task) = host.submit_and_run("extract_frame", &ask(-1));
+    assert_eq!((code, &task["output"]["facts"]["frame"]), (0, &json!(8)), "{task}");
+    let path = PathBuf::from(task["output"]["path"].as_str().expect("a path"));
+    assert!(path.to_string_lossy().ends_with("_frame_-1.png"), "{path:?}");
+    let picture = image::open(&path).expect("a picture");
+    assert_eq!((picture.width(), picture.height(), picture.color()), (64, 48, image::ColorType::Rgb8));
+
+    let (code, task) = host.submit_and_run("extract_frame", &ask(9));
+    assert_eq!((code, &task["error"]["code"]), (1, &json!("frame_outside_video")), "{task}");
 }
 
 #[test]

@@ -27,7 +27,7 @@ const PLUGINS: [&str; 3] = ["travel_orchestrator", "travel_segment", "travel_sti
 
 #[derive(clap::Args)]
 pub struct Args {
-    /// Two or more pictures to travel through (default: three that are drawn for it)
+    /// Two or more pictures to travel through (default: four that are drawn for it)
     pictures: Vec<PathBuf>,
     /// Folder with the components (default: plugins/dist of this checkout, built if it is not there)
     #[arg(long, value_name = "DIR")]

@@ -36,6 +36,12 @@ impl Failure {
         Self::new(FailureClass::Internal, code, message)
     }
 
+    /// It tells of the host and says nothing about the task's params and files: cancelled, unavailable, a defect. Such a
+    /// failure is passed on as it is.
+    pub fn is_of_the_host(&self) -> bool {
+        matches!(self.class, FailureClass::Cancelled | FailureClass::Unavailable | FailureClass::Internal)
+    }
+
     /// The same failure, worth a new attempt.
     pub fn retryable(mut self) -> Self {
         self.retry = true;

@@ -59,7 +59,8 @@
 //! - [`rules`]: what the shipped travel handlers share. Pure, so it is tested on this machine.
 //! - [`bindings`]: the contract itself, generated.
 //!
-//! On this machine (not WebAssembly) everything compiles, and calls of [`host`] panic: test pure functions here.
+//! On this machine (not WebAssembly) everything compiles, and calls of [`host`] panic: test pure functions here, and
+//! handlers that make their calls on a [`Host`](host::calls::Host) with a script in its place.
 
 // Tests say what they expect by panicking.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
@@ -89,6 +90,7 @@ pub mod prelude {
     pub use crate::failure::{Failure, FailureClass};
     pub use crate::fields::Fields;
     pub use crate::host::artifacts::File;
+    pub use crate::host::calls::{Host, Imports};
     pub use crate::host::media::{Clip, Fade, Timeline};
     pub use crate::host::{artifacts, assist, engines, http, log, media, progress, secrets, settings, tasks};
     pub use crate::plugin::{Outcome, Plugin, Task};

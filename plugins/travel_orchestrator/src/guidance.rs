@@ -9,6 +9,7 @@ use enginehouse_sdk::fields;
 use enginehouse_sdk::host::assist::{GuidanceRequest, GuidanceSource};
 use enginehouse_sdk::host::reference;
 use enginehouse_sdk::prelude::*;
+use enginehouse_sdk::rules::kinds;
 use enginehouse_sdk::rules::loras::is_url;
 use enginehouse_sdk::rules::structure::{self, Guidance};
 
@@ -108,9 +109,9 @@ fn single(given: &Fields<'_>, path: &str) -> Result<Single, Failure> {
     })
 }
 
-/// Makes the guidance video that the travel wants, and writes to its details what follows from it. The error says in
-/// words why there is none.
-pub fn make(travel: &mut Travel, helpers: &mut dyn Helpers) -> Result<Option<Ready>, String> {
+/// Makes the guidance video that the travel wants, and writes to its details what follows from it. The failure says why
+/// there is none.
+pub fn make(travel: &mut Travel, helpers: &mut dyn Helpers) -> Result<Option<Ready>, Failure> {
     match travel.guidance.clone() {
         Wanted::Nothing => Ok(None),
         Wanted::Given(guidance) => {
@@ -118,12 +119,12 @@ pub fn make(travel: &mut Travel, helpers: &mut dyn Helpers) -> Result<Option<Rea
             Ok(Some(Ready { video, ranges: travel.frames.guidance(), guidance, only_where_met: false }))
         }
         Wanted::Composite(guidance) => {
-            snap(travel).map_err(|failure| failure.message)?;
+            snap(travel)?;
             composite(travel, guidance, helpers).map(Some)
         }
         Wanted::Single { guidance, source } => {
-            snap(travel).map_err(|failure| failure.message)?;
-            of_single(travel, guidance, &source, helpers).map(Some).map_err(|failure| failure.message)
+            snap(travel)?;
+            of_single(travel, guidance, &source, helpers).map(Some)
         }
     }
 }
@@ -135,12 +136,13 @@ fn snap(travel: &mut Travel) -> Result<(), Failure> {
     Ok(())
 }
 
-fn composite(travel: &Travel, guidance: Guidance, helpers: &mut dyn Helpers) -> Result<Ready, String> {
+fn composite(travel: &Travel, guidance: Guidance, helpers: &mut dyn Helpers) -> Result<Ready, Failure> {
     let ranges = travel.frames.stitched();
     let total = last_end(travel, &ranges);
     let mut videos = Vec::new();
-    for (video, range) in structure::placed(&guidance.videos, total)? {
-        let artifact = helpers.resolve(&video.path).map_err(|failure| failure.message)?;
+    let unplaced = |reason: String| Failure::invalid(kinds::INVALID_FIELD, reason);
+    for (video, range) in structure::placed(&guidance.videos, total).map_err(unplaced)? {
+        let artifact = helpers.resolve(&video.path)?;
         videos.push(GuidanceSource {
             video: reference(&artifact),
             start_frame: range.start,
@@ -158,7 +160,7 @@ fn composite(travel: &Travel, guidance: Guidance, helpers: &mut dyn Helpers) -> 
         videos,
         ..request(travel, total)
     };
-    let video = helpers.guidance(&request).map_err(|failure| failure.message)?;
+    let video = helpers.guidance(&request)?;
     Ok(Ready { guidance, video, ranges, only_where_met: true })
 }
 

@@ -38,7 +38,7 @@ impl Plugin for TravelOrchestrator {
             "version": env!("CARGO_PKG_VERSION"),
             "summary": "splits a travel through pictures into segment tasks and a stitch task",
             "task_types": {"travel_orchestrator": {"params": request::schema()}},
-            "capabilities": ["tasks", "artifacts", "assist"],
+            "capabilities": ["tasks", "artifacts", "assist", "media"],
             "settings": Settings::schema(),
             "affinity": {"model": "/orchestrator_details/model_name"}
         })
@@ -48,7 +48,11 @@ impl Plugin for TravelOrchestrator {
         let travel = request::read(&task, &settings::get()?)?;
         let Some(travel) = travel else { return Ok(plan::nothing_to_generate()) };
         let children = tasks::children(&task.id)?;
-        carry_out(plan::plan(travel, &children, &mut Host)?)
+        match carry_out(plan::plan(travel, &children, &mut Help)?)? {
+            // Only the child's file is known here, not what it had beside it.
+            Outcome::Product(product) => Imports.with_thumbnail(product, &task).map(Outcome::Product),
+            outcome => Ok(outcome),
+        }
     }
 }
 
@@ -80,9 +84,9 @@ fn carry_out(plan: Plan) -> Result<Outcome, Failure> {
 }
 
 /// The helpers of the host.
-struct Host;
+struct Help;
 
-impl Helpers for Host {
+impl Helpers for Help {
     fn resolve(&mut self, source: &str) -> Result<String, Failure> {
         Ok(artifacts::resolve(source)?.artifact)
     }

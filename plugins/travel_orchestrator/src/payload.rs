@@ -2,7 +2,7 @@
 
 use enginehouse_sdk::fields::is_truthy;
 use enginehouse_sdk::prelude::*;
-use enginehouse_sdk::rules::svi;
+use enginehouse_sdk::rules::{UPSCALE_SEED_OFFSET, svi};
 
 use crate::prompts;
 use crate::request::{FPS, Mode, Travel};
@@ -39,9 +39,6 @@ const LIFTED: [&str; 28] = [
     "amount_of_motion",
     "phase_config",
 ];
-
-/// Frames added to the seed for upscaling.
-const UPSCALE_SEED_OFFSET: i64 = 5000;
 
 /// Params of segment i. `guidance`: its block of structure guidance, or null.
 pub fn segment(travel: &Travel, index: usize, guidance: Value) -> Map<String, Value> {

@@ -111,13 +111,10 @@ fn output(child: &TaskInfo) -> Option<&Output> {
 
 fn create_missing(mut travel: Travel, standing: &Standing<'_>, helpers: &mut dyn Helpers) -> Result<Plan, Failure> {
     let mut notes = Vec::new();
-    let guidance = guidance::make(&mut travel, helpers).unwrap_or_else(|reason| {
-        notes.push(format!("the segments go without structure guidance: {reason}"));
-        None
-    });
-    if let Err(reason) = prompts::enhance(&mut travel, helpers) {
-        notes.push(format!("prompts that were not improved yet stay as they were given: {reason}"));
-    }
+    let guidance = guidance::make(&mut travel, helpers);
+    let guidance = without(guidance, "the segments go without structure guidance", &mut notes)?.flatten();
+    let enhanced = prompts::enhance(&mut travel, helpers);
+    without(enhanced, "prompts that were not improved yet stay as they were given", &mut notes)?;
 
     let mut create: Vec<NewChild> = Vec::new();
     // What the next child of a sequence waits for.
@@ -156,6 +153,18 @@ fn create_missing(mut travel: Travel, standing: &Standing<'_>, helpers: &mut dyn
         notes,
         outcome: Outcome::Delegated { output_from, facts },
     })
+}
+
+/// Goes on without what help could not give, and notes why; not when the task was cancelled meanwhile.
+fn without<T>(help: Result<T, Failure>, what: &str, notes: &mut Vec<String>) -> Result<Option<T>, Failure> {
+    match help {
+        Ok(given) => Ok(Some(given)),
+        Err(failure) if failure.class == FailureClass::Cancelled => Err(failure),
+        Err(failure) => {
+            notes.push(format!("{what}: {}", failure.message));
+            Ok(None)
+        }
+    }
 }
 
 fn child(
@@ -379,6 +388,25 @@ mod tests {
         assert_eq!(plan.create.len(), 3);
         assert_eq!(plan.create[0].params["structure_guidance"], Value::Null);
         assert!(plan.notes[0].starts_with("the segments go without structure guidance: "), "{:?}", plan.notes);
+    }
+
+    #[test]
+    fn a_travel_that_is_cancelled_while_it_is_helped_creates_nothing() {
+        struct Stopped;
+        impl Helpers for Stopped {
+            fn resolve(&mut self, source: &str) -> Result<String, Failure> {
+                Ok(source.into())
+            }
+            fn caption(&mut self, _: &CaptionRequest) -> Result<String, Failure> {
+                Err(Failure::new(FailureClass::Cancelled, "cancelled", "stopped"))
+            }
+            fn guidance(&mut self, _: &GuidanceRequest) -> Result<String, Failure> {
+                Err(Failure::new(FailureClass::Cancelled, "cancelled", "stopped"))
+            }
+        }
+        for changes in [serde_json::from_str(GUIDED).unwrap(), json!({"enhance_prompt": true})] {
+            assert_eq!(plan(travel(changes), &[], &mut Stopped).unwrap_err().code, "cancelled");
+        }
     }
 
     #[test]

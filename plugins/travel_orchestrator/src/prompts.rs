@@ -13,9 +13,9 @@ use enginehouse_sdk::rules::prompts::{first_of, wrapped};
 use crate::plan::Helpers;
 use crate::request::{Prompts, Travel};
 
-/// Has the missing prompts improved where that is wanted, and writes the list to the details. The error says in words why
-/// some are as the user wrote them.
-pub fn enhance(travel: &mut Travel, helpers: &mut dyn Helpers) -> Result<(), String> {
+/// Has the missing prompts improved where that is wanted, and writes the list to the details. The failure says why some are
+/// as the user wrote them.
+pub fn enhance(travel: &mut Travel, helpers: &mut dyn Helpers) -> Result<(), Failure> {
     let mut enhanced = std::mem::take(&mut travel.prompts.enhanced);
     enhanced.resize(travel.segments, String::new());
     let result = if travel.prompts.enhance { caption_missing(travel, &mut enhanced, helpers) } else { Ok(()) };
@@ -26,7 +26,7 @@ pub fn enhance(travel: &mut Travel, helpers: &mut dyn Helpers) -> Result<(), Str
     result
 }
 
-fn caption_missing(travel: &Travel, enhanced: &mut [String], helpers: &mut dyn Helpers) -> Result<(), String> {
+fn caption_missing(travel: &Travel, enhanced: &mut [String], helpers: &mut dyn Helpers) -> Result<(), Failure> {
     let prompts = &travel.prompts;
     let mut resolved: BTreeMap<&str, Value> = BTreeMap::new();
     for (segment, text) in enhanced.iter_mut().enumerate().filter(|(_, text)| text.trim().is_empty()) {
@@ -50,7 +50,7 @@ fn caption_missing(travel: &Travel, enhanced: &mut [String], helpers: &mut dyn H
             })
         };
         // One refusal is an answer for all: the model is not asked again for each segment.
-        *text = ask().map_err(|failure: Failure| failure.message)?;
+        *text = ask()?;
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use enginehouse_sdk::fields;
 use enginehouse_sdk::prelude::*;
+use enginehouse_sdk::rules::SEED;
 use enginehouse_sdk::rules::frames::Frames;
 use enginehouse_sdk::rules::kinds;
 use enginehouse_sdk::rules::phase_config::Phases;
@@ -13,8 +14,6 @@ use crate::guidance::{self, Wanted};
 
 /// Frames per second of guides and of the stitched video, where the travel does not say.
 pub const FPS: i64 = 16;
-/// Seed, where the travel does not say.
-pub const SEED: i64 = 12345;
 /// Shortest segment in frames: shorter ones become a single frame, which nothing can overlap with.
 const SHORTEST: i64 = 4;
 

@@ -1,6 +1,5 @@
 //! The files of a segment: its pictures, what it continues from, guide and mask, each made or fetched by the host.
 
-use enginehouse_sdk::host::tasks::Output;
 use enginehouse_sdk::prelude::*;
 use enginehouse_sdk::rules::kinds;
 use enginehouse_sdk::rules::structure::Guidance as Structure;
@@ -8,7 +7,6 @@ use enginehouse_sdk::rules::svi;
 
 use crate::guidance;
 use crate::guide::{Guidance, Opening, Plan, Shape};
-use crate::host::Host;
 use crate::images::{Ends, Picture, ends, unavailable};
 use crate::request::{Kind, Materials};
 use crate::values::Segment;
@@ -66,7 +64,7 @@ impl Work<'_> {
                 frames: segment.frames,
                 opening: self.opening(&materials, previous.as_ref().filter(|_| opens_with_video)),
                 end: materials.end.clone().filter(|_| !segment.single_image()),
-                guidance: guidance.as_deref().and_then(|artifact| self.measured(host, artifact)),
+                guidance: guidance.as_deref().map(|artifact| self.measured(host, artifact)).transpose()?.flatten(),
                 black_end: self.kind.uni3c,
             };
             materials.guide = self.guide(host, &plan)?;
@@ -155,7 +153,7 @@ impl Work<'_> {
     /// A guide that is made only to look at does without.
     fn previous_of_guide(&self, host: &mut dyn Host) -> Result<Option<Previous>, Failure> {
         match self.previous(host) {
-            Err(failure) if !self.kind.vace && !is_host_trouble(&failure) => {
+            Err(failure) if !self.kind.vace && !failure.is_of_the_host() => {
                 host.warn(&failure.message);
                 Ok(None)
             }
@@ -199,16 +197,16 @@ impl Work<'_> {
     }
 
     /// Guidance that cannot be read leaves its frames grey.
-    fn measured(&self, host: &mut dyn Host, artifact: &str) -> Option<Guidance> {
+    fn measured(&self, host: &mut dyn Host, artifact: &str) -> Result<Option<Guidance>, Failure> {
+        // A guidance video of the whole travel has an offset; one that the segment has rendered begins with it.
+        let of_travel = self.structure.guidance_video.is_some();
+        let offset = if of_travel { self.structure.frame_offset.max(0).unsigned_abs() } else { 0 };
         match host.probe(artifact) {
-            Ok(probe) => Some(Guidance {
-                artifact: artifact.to_string(),
-                length: probe.frames,
-                offset: self.structure.frame_offset.max(0).unsigned_abs(),
-            }),
+            Ok(probe) => Ok(Some(Guidance { artifact: artifact.to_string(), length: probe.frames, offset })),
+            Err(failure) if failure.class == FailureClass::Cancelled => Err(failure),
             Err(failure) => {
                 host.warn(&format!("segment {} goes on without guidance: {}", self.segment.index, failure.message));
-                None
+                Ok(None)
             }
         }
     }
@@ -217,7 +215,7 @@ impl Work<'_> {
         let index = self.segment.index;
         match host.render(&plan.guide(self.shape(), format!("seg{index:02}_guide.mp4"))) {
             Ok(rendered) => Ok(Some(rendered.file.artifact)),
-            Err(failure) if is_host_trouble(&failure) => Err(failure),
+            Err(failure) if failure.is_of_the_host() => Err(failure),
             Err(failure) if self.kind.vace => Err(failure
                 .with_code(kinds::GUIDE_CREATION_FAILED)
                 .while_doing(format!("cannot make the guide of segment {index}"))),
@@ -232,7 +230,7 @@ impl Work<'_> {
         let index = self.segment.index;
         match host.render(&plan.mask(self.shape(), format!("seg{index:02}_mask.mp4"))) {
             Ok(rendered) => Ok(Some(rendered.file.artifact)),
-            Err(failure) if is_host_trouble(&failure) => Err(failure),
+            Err(failure) if failure.is_of_the_host() => Err(failure),
             Err(failure) => {
                 host.warn(&format!("segment {index} goes on without a mask: {}", failure.message));
                 Ok(None)
@@ -246,12 +244,19 @@ impl Work<'_> {
     }
 }
 
-/// The end of the predecessor that an SVI segment grows from: context and overlap, or all of a shorter one.
+/// The end of the predecessor that an SVI segment grows from: context and overlap, or all of a shorter one. Where the end
+/// cannot be cut off the whole predecessor does; what the result repeats of it is cut off in any case.
 fn prefix(host: &mut dyn Host, segment: &Segment, previous: &Previous) -> Result<String, Failure> {
     let frames = (svi::CONTEXT + svi::OVERLAP).unsigned_abs().min(previous.frames);
     let name = format!("seg{:02}_prefix.mp4", segment.index);
-    let rendered = host.render(&Timeline::video(name).clip(Clip::video(&previous.artifact).last(frames)))?;
-    Ok(rendered.file.artifact)
+    match host.render(&Timeline::video(name).clip(Clip::video(&previous.artifact).last(frames))) {
+        Ok(rendered) => Ok(rendered.file.artifact),
+        Err(failure) if failure.is_of_the_host() => Err(failure),
+        Err(failure) => {
+            host.warn(&format!("segment {} grows from its whole predecessor: {}", segment.index, failure.message));
+            Ok(previous.artifact.clone())
+        }
+    }
 }
 
 fn resolved(host: &mut dyn Host, address: &str) -> Result<String, Failure> {
@@ -264,8 +269,7 @@ fn resolved(host: &mut dyn Host, address: &str) -> Result<String, Failure> {
 
 fn output_of(host: &mut dyn Host, id: &str) -> Result<String, Failure> {
     let nothing = |what: &str| {
-        Failure::new(
-            FailureClass::Dependency,
+        Failure::dependency(
             kinds::PREDECESSOR_UNAVAILABLE,
             format!("the segment continues from the video of task {id}, but {what}: complete that task and retry"),
         )
@@ -275,23 +279,17 @@ fn output_of(host: &mut dyn Host, id: &str) -> Result<String, Failure> {
     if !task.is_complete() {
         return Err(nothing(&format!("that task is {}", task.status)));
     }
-    match &task.output {
-        Some(Output::File(file)) => Ok(file.artifact.clone()),
-        Some(Output::Text { text }) if !text.trim().is_empty() => resolved(host, text.trim()),
-        _ => Err(nothing("that task has no output")),
-    }
+    let output = host
+        .output(&task)
+        .map_err(|failure| without_predecessor(failure, &format!("the output of task {id} is not there")))?;
+    output.map(|file| file.artifact).ok_or_else(|| nothing("that task has no output"))
 }
 
 fn without_predecessor(failure: Failure, what: &str) -> Failure {
-    if is_host_trouble(&failure) {
+    if failure.is_of_the_host() {
         return failure;
     }
     failure
         .with_code(kinds::PREDECESSOR_UNAVAILABLE)
         .while_doing(format!("the segment continues from a video, but {what}"))
-}
-
-/// Says nothing about the task's inputs: it is passed on as it is.
-pub fn is_host_trouble(failure: &Failure) -> bool {
-    matches!(failure.class, FailureClass::Cancelled | FailureClass::Unavailable | FailureClass::Internal)
 }

@@ -3,13 +3,12 @@
 use enginehouse_sdk::host::engines::{Finished, Options};
 use enginehouse_sdk::plugin::Product;
 use enginehouse_sdk::prelude::*;
-use enginehouse_sdk::rules::kinds;
 use enginehouse_sdk::rules::phase_config::Phases;
 use enginehouse_sdk::rules::structure::{Guidance as Structure, Target};
+use enginehouse_sdk::rules::{self, kinds};
 
 use crate::finish::Finish;
-use crate::gather::{Work, is_host_trouble};
-use crate::host::Host;
+use crate::gather::Work;
 use crate::request::{self, Kind, Materials};
 use crate::values::{self, Layers, Segment};
 
@@ -58,12 +57,13 @@ pub fn generate(host: &mut dyn Host, task: &Task) -> Result<Outcome, Failure> {
         settings.get("engine_limit_seconds").and_then(Value::as_u64).and_then(|limit| u32::try_from(limit).ok());
     host.progress(&format!("generating segment {}", segment.index));
     let finished = run(host, &settings_of_job, &options, limit.unwrap_or(ENGINE_LIMIT_SECONDS))?;
-    product(host, &segment, &materials, finished)
+    let product = product(host, &segment, &materials, finished)?;
+    host.with_thumbnail(product, task).map(Outcome::Product)
 }
 
 /// The details of the travel: in the task's params, or in those of the task that created it.
 fn details(host: &mut dyn Host, task: &Task, standalone: bool) -> Result<Map<String, Value>, Failure> {
-    if let Some(details) = values::details(&task.params) {
+    if let Some(details) = rules::details(&task.params) {
         return Ok(details.clone());
     }
     let parent = Fields::new([&task.params]).truthy("orchestrator_task_id_ref").and_then(Value::as_str);
@@ -84,9 +84,7 @@ fn details(host: &mut dyn Host, task: &Task, standalone: bool) -> Result<Map<Str
         FailureClass::Cancelled | FailureClass::Internal => failure,
         _ => unavailable(&failure.message),
     })?;
-    values::details(&parent_task.params)
-        .cloned()
-        .ok_or_else(|| unavailable("its params have no `orchestrator_details`"))
+    rules::details(&parent_task.params).cloned().ok_or_else(|| unavailable("its params have no `orchestrator_details`"))
 }
 
 /// Asks the engine and waits. What the engine says is passed on in its own words.
@@ -96,20 +94,11 @@ fn run(
     options: &Options,
     limit_seconds: u32,
 ) -> Result<Finished, Failure> {
-    let job = host.submit(&Value::Object(settings.clone()), options)?;
-    host.wait(&job, limit_seconds).map_err(|failure| {
-        if failure.code == kinds::ENGINE_TIMEOUT {
-            // Nobody waits for it any more: it must not hold the GPU.
-            if let Err(cancel) = host.cancel(&job) {
-                host.warn(&format!("the job that took too long could not be stopped: {}", cancel.message));
-            }
-            return failure;
-        }
-        match failure.class {
-            _ if failure.code == kinds::ENGINE_LOST_TASK => failure,
-            FailureClass::Engine | FailureClass::OutOfMemory => failure.with_code(kinds::ENGINE_FAILED),
-            _ => failure,
-        }
+    let finished = host.generation(&Value::Object(settings.clone()), options, limit_seconds);
+    finished.map_err(|failure| match failure.class {
+        _ if [kinds::ENGINE_TIMEOUT, kinds::ENGINE_LOST_TASK].contains(&failure.code.as_str()) => failure,
+        FailureClass::Engine | FailureClass::OutOfMemory => failure.with_code(kinds::ENGINE_FAILED),
+        _ => failure,
     })
 }
 
@@ -120,7 +109,7 @@ fn product(
     segment: &Segment,
     materials: &Materials,
     finished: Finished,
-) -> Result<Outcome, Failure> {
+) -> Result<Product, Failure> {
     let main = finished.main().cloned().map_err(|failure| failure.with_code(kinds::ENGINE_FAILED))?;
     let mut finish = Finish::look(segment);
     if materials.prefix.is_some() {
@@ -134,15 +123,33 @@ fn product(
         let finished_name = format!("seg{:02}_output.mp4", segment.index);
         match host.render(&finish.timeline(&main.artifact, finished_name.clone())) {
             Ok(rendered) => (artifact, name) = (rendered.file.artifact, finished_name),
-            Err(failure) if finish.keep_last.is_some() || is_host_trouble(&failure) => return Err(failure),
+            Err(failure) if finish.keep_last.is_some() || failure.is_of_the_host() => return Err(failure),
             Err(failure) => host.warn(&format!("the look of the segment is left as it is: {}", failure.message)),
         }
     }
     let mut facts = Map::new();
     facts.insert("segment_index".into(), json!(segment.index));
     facts.insert("engine_seconds".into(), json!(finished.seconds));
-    let extra = finished.outputs.into_iter().skip(1).map(|file| (file.artifact, file.name)).collect();
-    Ok(Outcome::Product(Product { artifact, name, extra, facts }))
+    let mut extra: Vec<_> = finished.outputs.into_iter().skip(1).map(|file| (file.artifact, file.name)).collect();
+    if segment.keeps_steps {
+        let unfinished = Some(&main.artifact).filter(|main| **main != artifact);
+        extra.extend(steps(segment, materials, unfinished));
+    }
+    Ok(Product { artifact, name, extra, facts })
+}
+
+/// What was made on the way, for those who look for a mistake.
+fn steps(segment: &Segment, materials: &Materials, unfinished: Option<&String>) -> Vec<(String, String)> {
+    let index = segment.index;
+    [
+        ("guide", &materials.guide.as_ref()),
+        ("mask", &materials.mask.as_ref()),
+        ("prefix", &materials.prefix.as_ref()),
+        ("generated", &unfinished),
+    ]
+    .into_iter()
+    .filter_map(|(step, artifact)| Some(((*artifact)?.clone(), format!("seg{index:02}_{step}.mp4"))))
+    .collect()
 }
 
 #[cfg(test)]
@@ -364,7 +371,7 @@ mod tests {
     fn a_model_without_a_guide_gets_none() {
         let mut host = Script::default();
         product(generate(&mut host, &task(json!({"model_name": "plain-lightning"}), json!({}))));
-        assert!(host.rendered.is_empty());
+        assert!(host.rendered.keys().all(|name| name.starts_with("thumb_")), "{:?}", host.rendered.keys());
         assert_eq!(host.asked()["video_prompt_type"], json!("U"));
         let mut host = Script::default();
         product(generate(&mut host, &task(json!({}), json!({"model_type": "i2v"}))));
@@ -421,6 +428,42 @@ mod tests {
     }
 
     #[test]
+    fn a_predecessor_whose_end_cannot_be_cut_off_is_grown_from_whole() {
+        let mut host = Script { engine: Ok(66), unrenderable: "seg01_prefix.mp4", ..Script::after(33) };
+        product(generate(&mut host, &task(json!({"use_svi": true}), json!({"model_type": "i2v"}))));
+        assert_eq!(host.asked()["video_source"], artifact("before.mp4"));
+        assert_eq!(host.rendered["seg01_output.mp4"].clips, [Clip::video("generated.mkv").last(37)]);
+        assert!(host.warnings[0].contains("seg01_prefix.mp4 cannot be rendered"), "{:?}", host.warnings);
+    }
+
+    #[test]
+    fn a_segment_shows_its_first_frame_in_lists() {
+        let mut host = Script::default();
+        let task = Task { id: "5ba17c2e-1".into(), ..task(json!({}), json!({"model_type": "i2v"})) };
+        let made = product(generate(&mut host, &task));
+        assert_eq!(made.extra, [("thumb_5ba17c2e.jpg".into(), "thumb_5ba17c2e.jpg".into())]);
+        assert_eq!(made.facts["thumbnail"], "thumb_5ba17c2e.jpg");
+
+        let mut host = Script { unrenderable: "thumb_5ba17c2e.jpg", ..Script::default() };
+        let made = product(generate(&mut host, &task));
+        assert_eq!((made.artifact.as_str(), made.extra.len()), ("generated.mkv", 0));
+        assert!(host.warnings[0].contains("no thumbnail"), "{:?}", host.warnings);
+    }
+
+    #[test]
+    fn who_looks_for_a_mistake_gets_what_was_made_on_the_way() {
+        let extra = |more: Value| -> Vec<String> {
+            let travel = json!({"after_first_post_generation_saturation": 0.5});
+            let made = product(generate(&mut Script::after(41), &task(more, travel)));
+            made.extra.into_iter().map(|(artifact, _)| artifact).collect()
+        };
+        assert_eq!(extra(json!({})), ["thumb_.jpg"]);
+        let all = ["seg01_guide.mp4", "seg01_mask.mp4", "generated.mkv", "thumb_.jpg"];
+        assert_eq!(extra(json!({"debug_mode_enabled": true})), all);
+        assert_eq!(extra(json!({"skip_cleanup_enabled": true})), all);
+    }
+
+    #[test]
     fn a_travel_that_continues_a_video_starts_at_its_end() {
         let mut host = Script::default();
         host.videos.insert("/in/a.mp4".into(), 25);
@@ -473,10 +516,14 @@ mod tests {
         assert!(host.warnings[0].contains("without guidance: no helper"), "{:?}", host.warnings);
         assert_eq!(host.rendered["seg01_guide.mp4"].clips[1], Clip::color("#808080", 31));
 
-        let mut host = Script { guidance: Ok(file("flow.mp4")), ..Script::default() };
-        host.videos.insert("flow.mp4".into(), 33);
-        product(generate(&mut host, &standalone(json!({}), travel)));
-        assert_eq!(host.rendered["seg01_guide.mp4"].clips[1], Clip::video("flow.mp4").range(1, 31));
+        // What a segment renders for itself begins with it, wherever it lies in the travel.
+        let block = json!({"structure_guidance": {"videos": videos, "_frame_offset": 25}});
+        for more in [json!({}), block] {
+            let mut host = Script { guidance: Ok(file("flow.mp4")), ..Script::default() };
+            host.videos.insert("flow.mp4".into(), 33);
+            product(generate(&mut host, &standalone(more, travel.clone())));
+            assert_eq!(host.rendered["seg01_guide.mp4"].clips[1], Clip::video("flow.mp4").range(1, 31));
+        }
     }
 
     #[test]

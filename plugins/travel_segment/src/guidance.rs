@@ -6,7 +6,6 @@ use enginehouse_sdk::prelude::*;
 use enginehouse_sdk::rules::frames::quantise;
 use enginehouse_sdk::rules::structure::{Guidance as Structure, Video};
 
-use crate::host::Host;
 use crate::values::Segment;
 
 /// The guidance video of a standalone segment (its digest). None if no source video reaches into the segment, or if the

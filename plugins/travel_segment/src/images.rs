@@ -1,6 +1,7 @@
 //! Between which pictures a segment moves. Pure: says where they are, fetches nothing.
 
 use enginehouse_sdk::prelude::*;
+use enginehouse_sdk::rules::kinds;
 
 /// Where pictures may be named, from the most particular to the whole run.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -92,9 +93,9 @@ pub fn unavailable(failure: Failure, what: &str, address: &str, for_guide: bool)
     }
     let url = is_url(address);
     let code = if url {
-        "input_download_failed"
+        kinds::INPUT_DOWNLOAD_FAILED
     } else if for_guide && failure.class != Denied {
-        "guide_creation_failed"
+        kinds::GUIDE_CREATION_FAILED
     } else {
         return failure.while_doing(format!("cannot use {what} of the segment"));
     };

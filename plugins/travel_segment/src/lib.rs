@@ -11,7 +11,6 @@
 //! - `request`: what the engine is asked for.
 //! - `finish`: what is done to the generated video.
 //! - `generate`: the way from the params to the product.
-//! - `host`: the calls that are made on it, scripted in tests.
 
 // Tests say what they expect by panicking.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
@@ -21,7 +20,6 @@ pub mod gather;
 pub mod generate;
 pub mod guidance;
 pub mod guide;
-pub mod host;
 pub mod images;
 pub mod request;
 pub mod values;
@@ -39,7 +37,7 @@ impl Plugin for TravelSegment {
     }
 
     fn handle(task: Task) -> Result<Outcome, Failure> {
-        generate::generate(&mut host::Imports, &task)
+        generate::generate(&mut Imports, &task)
     }
 }
 

@@ -84,9 +84,15 @@ fn segment(title: &str) -> Value {
             "fps_helpers": field("number", "frames a second of guide and mask (default 16)"),
             "use_svi": field("boolean", "grow the segment out of the end of its predecessor"),
             "svi_predecessor_video_url": field("string", "video to grow out of instead of the predecessor's"),
+            "svi_strength": field("number", "scales the SVI LoRAs; `svi_strength_1` and `svi_strength_2` per phase"),
+            "num_inference_steps": field("number", "denoising steps, unless `phase_config` says"),
+            "guidance_scale": field("number", "guidance, unless `phase_config` says"),
+            "flow_shift": field("number", "shift of the solver, unless `phase_config` says"),
             "phase_config": field("object", "denoising in phases, with their guidance and LoRAs"),
             "structure_guidance": field("object", "videos whose structure the segment follows"),
             "input_image_paths_resolved": images,
+            "debug_mode_enabled": field("boolean", "make guide and mask for every model, and keep what is made on the way"),
+            "skip_cleanup_enabled": field("boolean", "keep what is made on the way beside the product"),
         },
     })
 }

@@ -6,6 +6,7 @@
 use enginehouse_sdk::fields::{integer, invalid, missing, object, text};
 use enginehouse_sdk::host::media::Adjust;
 use enginehouse_sdk::prelude::*;
+use enginehouse_sdk::rules::SEED;
 use enginehouse_sdk::rules::frames::quantise;
 use enginehouse_sdk::rules::kinds;
 use enginehouse_sdk::rules::prompts::normalised;
@@ -17,8 +18,6 @@ use crate::images::{Named, Place};
 
 /// Frames a second of guides when the travel names none.
 const FPS: f64 = 16.0;
-/// Seed when nobody names one.
-const SEED: i64 = 12345;
 
 /// Generation parameters that an SVI segment takes from its task as they are.
 const SVI_SETTINGS: [&str; 8] = [
@@ -85,14 +84,8 @@ pub struct Segment {
     pub brightness: Option<f64>,
     /// Guide and mask are made for every model, to look at.
     pub debug: bool,
-}
-
-/// The details of the travel in a task's params, under their name or the older one; absent or empty is none.
-pub fn details(params: &Map<String, Value>) -> Option<&Map<String, Value>> {
-    ["orchestrator_details", "full_orchestrator_payload"]
-        .iter()
-        .filter_map(|key| params.get(*key).and_then(Value::as_object))
-        .find(|details| !details.is_empty())
+    /// What was made on the way is kept beside the product.
+    pub keeps_steps: bool,
 }
 
 /// The number of a segment. Code `missing_segment_index` where it is required and absent.
@@ -132,9 +125,10 @@ impl Segment {
         let first = only_task.boolean("is_first_segment")?;
         let after = of_task.number("after_first_post_generation_saturation")?.filter(|s| *s >= 0.0 && *s != 1.0);
         let continued = address(&of_travel, "continue_from_video_resolved_path")?;
+        let debug = of_task.boolean("debug_mode_enabled")?.unwrap_or(false);
         // The look of later segments is corrected towards the first one, which keeps its own; after a continued video even
         // the first one follows.
-        let follows = !first.unwrap_or(true) || (index == 0 && continued.is_some());
+        let follows = !first.unwrap_or(true) || continued.is_some();
 
         Ok(Self {
             standalone,
@@ -187,7 +181,8 @@ impl Segment {
             brightness: of_task
                 .number("after_first_post_generation_brightness")?
                 .filter(|brightness| *brightness != 0.0 && follows && !standalone),
-            debug: of_task.boolean("debug_mode_enabled")?.unwrap_or(false),
+            debug,
+            keeps_steps: debug || of_task.boolean("skip_cleanup_enabled")?.unwrap_or(false),
         })
     }
 
@@ -220,12 +215,13 @@ impl Segment {
 }
 
 /// Length in frames, above 0.
-fn frames(layers: Layers, index: usize) -> Result<i64, Failure> {
+fn frames<'a>(layers: Layers<'a>, index: usize) -> Result<i64, Failure> {
     let Layers { own, task, travel } = layers;
-    let given =
-        Fields::new([own, task]).truthy("num_frames").or_else(|| Fields::new([task]).truthy("segment_frames_target"));
+    let own_or_tasks = Fields::new([own, task]);
+    let named = |field: &'static str, fields: &Fields<'a>| fields.truthy(field).map(|value| (field.to_string(), value));
+    let given = named("num_frames", &own_or_tasks).or_else(|| named("segment_frames_target", &Fields::new([task])));
     let (field, value) = match given {
-        Some(value) => ("num_frames".to_string(), value),
+        Some(given) => given,
         None => {
             let lengths = Fields::new([travel]).list("segment_frames_expanded")?.unwrap_or_default();
             let length = lengths.get(index).ok_or_else(|| missing("segment_frames_target"))?;

@@ -2,16 +2,16 @@
 //!
 //! - `run`: which segments, and how: the params.
 //! - `join`: which frames of which video, and where they fade into each other.
+//! - `upscale`: the joined video, enlarged by a model.
 //! - `stitch`: the way from the params to the product.
-//! - `host`: the calls that are made on it, scripted in tests.
 
 // Tests say what they expect by panicking.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
-pub mod host;
 pub mod join;
 pub mod run;
 pub mod stitch;
+pub mod upscale;
 
 mod manifest;
 
@@ -26,7 +26,7 @@ impl Plugin for TravelStitch {
     }
 
     fn handle(task: Task) -> Result<Outcome, Failure> {
-        stitch::stitch(&mut host::Imports, &task)
+        stitch::stitch(&mut Imports, &task)
     }
 }
 

@@ -2,6 +2,8 @@
 
 use enginehouse_sdk::prelude::*;
 
+use crate::stitch::UPSCALE_LIMIT_SECONDS;
+
 /// The manifest.
 ///
 /// The schema says of which type a field is and what it is for. What must be there is left to the handler, whose failures
@@ -27,7 +29,10 @@ pub fn manifest() -> Value {
                 "parsed_resolution_wh": field("string", "WIDTHxHEIGHT in pixels"),
                 "crossfade_sharp_amt": field("number", "sharpening inside the fades (default 0.3)"),
                 "fps_final_video": field("number", "frames a second, where the details name none (default 16)"),
-                "upscale_factor": field("number", "not done: a factor above 1 is noted in the log"),
+                "upscale_factor": field("number", "above 1: the result is that much larger (default: as large as the segments)"),
+                "upscale_model_name": field("string", "Wan2GP model that enlarges; without one nothing is enlarged"),
+                "seed_for_upscale": field("number", "its seed (default: that of the travel, and 5000)"),
+                "poll_timeout_upscale": field("number", "longest running time of enlarging, in seconds"),
                 "orchestrator_details": {
                     "type": ["object", "null"],
                     "description": "the travel as a whole",
@@ -39,6 +44,16 @@ pub fn manifest() -> Value {
                 },
             },
         }}},
-        "capabilities": ["tasks", "artifacts", "media"],
+        "capabilities": ["tasks", "artifacts", "media", "engines"],
+        "settings": {
+            "type": "object",
+            "additionalProperties": false,
+            "properties": {
+                "upscale_limit_seconds": {
+                    "type": "integer", "minimum": 1, "maximum": u32::MAX, "default": UPSCALE_LIMIT_SECONDS,
+                    "description": "longest running time of enlarging, in seconds, where the travel does not say"
+                },
+            },
+        },
     })
 }

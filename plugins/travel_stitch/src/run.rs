@@ -2,10 +2,11 @@
 
 use enginehouse_sdk::fields::{invalid, is_truthy, missing};
 use enginehouse_sdk::prelude::*;
-use enginehouse_sdk::rules::kinds;
 use enginehouse_sdk::rules::resolution::Resolution;
+use enginehouse_sdk::rules::{self, kinds};
 
 use crate::join::Look;
+use crate::upscale::Upscale;
 
 /// Frames a second when the run names none.
 const FPS: f64 = 16.0;
@@ -27,7 +28,9 @@ pub struct Run {
     /// Address of a video that the travel continues: it comes first.
     pub continued: Option<String>,
     /// Enlargement that was asked for, when it would change anything.
-    pub upscale: Option<f64>,
+    pub upscale: Option<Upscale>,
+    /// The folder of the run: older outputs name files below it.
+    pub folder: Option<String>,
 }
 
 impl Run {
@@ -36,12 +39,10 @@ impl Run {
     /// Codes: `stitch_missing_references` (the parent's id, the run's id or the details are absent), `missing_required_field`,
     /// `invalid_field`, `invalid_resolution`.
     pub fn parse(params: &Map<String, Value>, parent: Option<&str>) -> Result<Self, Failure> {
-        let details = ["orchestrator_details", "full_orchestrator_payload"]
-            .iter()
-            .filter_map(|key| params.get(*key).and_then(Value::as_object))
-            .find(|details| !details.is_empty());
+        let details = rules::details(params);
         let own = Fields::new([params]);
-        let (reference, id) = (own.text("orchestrator_task_id_ref")?, own.text("orchestrator_run_id")?);
+        let named = |key: &str| Ok::<_, Failure>(own.text(key)?.filter(|id| !id.is_empty()));
+        let (reference, id) = (named("orchestrator_task_id_ref")?, named("orchestrator_run_id")?);
         let (Some(details), Some(reference), Some(id)) = (details, reference, id) else {
             return Err(missing_references(&[
                 ("orchestrator_task_id_ref", reference.is_none()),
@@ -89,9 +90,17 @@ impl Run {
             overlaps: overlaps(params, details, joins)?,
             look,
             continued,
-            upscale: stitch_first.number("upscale_factor")?.filter(|factor| *factor > 1.0),
+            upscale: Upscale::read(params, details)?,
+            folder: folder(params, details)?,
         })
     }
+}
+
+/// The folder of the run, without a slash at its end.
+fn folder(params: &Map<String, Value>, details: &Map<String, Value>) -> Result<Option<String>, Failure> {
+    let own = Fields::new([params]).text("current_run_base_output_dir")?;
+    let folder = own.or(Fields::new([details]).text("main_output_dir_for_run")?);
+    Ok(folder.map(|folder| folder.trim_end_matches('/').to_string()).filter(|folder| !folder.is_empty()))
 }
 
 fn missing_references(fields: &[(&str, bool)]) -> Failure {
@@ -149,7 +158,7 @@ mod tests {
         assert_eq!((run.parent.as_str(), run.id.as_str(), run.segments), ("parent", "run", 3));
         assert_eq!(run.overlaps, [8, 4]);
         assert_eq!(run.look, Look { fps: 16.0, sharpen: 0.3, regenerate_anchors: false });
-        assert_eq!((run.continued, run.upscale), (None, None));
+        assert_eq!((run.continued, run.upscale, run.folder), (None, None, None));
     }
 
     #[test]
@@ -162,6 +171,11 @@ mod tests {
         let failure = run(json!({"orchestrator_run_id": null, "orchestrator_details": {}})).unwrap_err();
         assert_eq!(failure.code, "stitch_missing_references");
         assert!(failure.message.contains("orchestrator_run_id and orchestrator_details"), "{}", failure.message);
+    }
+
+    #[test]
+    fn an_empty_reference_is_none() {
+        assert_eq!(run(json!({"orchestrator_task_id_ref": ""})).unwrap_err().code, "stitch_missing_references");
     }
 
     #[test]

@@ -6,10 +6,12 @@ use enginehouse_sdk::plugin::Product;
 use enginehouse_sdk::prelude::*;
 use enginehouse_sdk::rules::kinds;
 
-use crate::host::Host;
 use crate::join::{Part, timeline};
 use crate::run::Run;
+use crate::upscale::Upscale;
 
+/// Seconds of running time that enlarging may take, unless the travel or the operator (`upscale_limit_seconds`) says.
+pub const UPSCALE_LIMIT_SECONDS: u32 = 3600;
 /// Name of the product, for people.
 const NAME: &str = "output.mp4";
 
@@ -19,21 +21,12 @@ const NAME: &str = "output.mp4";
 /// `predecessor_unavailable` (the continued video), and what the host answers.
 pub fn stitch(host: &mut dyn Host, task: &Task) -> Result<Outcome, Failure> {
     let run = Run::parse(&task.params, task.context.parent.as_deref())?;
-    if let Some(factor) = run.upscale {
-        host.warn(&format!(
-            "the video is not enlarged: upscaling (factor {factor} was asked for) is not part of joining"
-        ));
-    }
-
     let mut videos = Vec::new();
     if let Some(address) = &run.continued {
         videos.push(continued(host, address)?);
     }
     videos.extend(segments(host, &run)?);
 
-    let mut facts = Map::new();
-    facts.insert("segments".into(), json!(run.segments));
-    facts.insert("upscaled".into(), json!(false));
     let (artifact, frames) = match videos.as_slice() {
         // One video is the whole already: copied, not encoded once more.
         [only] => (only.artifact.clone(), only.frames),
@@ -51,8 +44,37 @@ pub fn stitch(host: &mut dyn Host, task: &Task) -> Result<Outcome, Failure> {
             (rendered.file.artifact, rendered.frames)
         }
     };
+    let mut facts = Map::new();
+    facts.insert("segments".into(), json!(run.segments));
     facts.insert("frames".into(), json!(frames));
-    Ok(Outcome::Product(Product { artifact, name: NAME.into(), facts, ..Product::default() }))
+    facts.insert("upscaled".into(), json!(false));
+    let plain = Product { artifact, name: NAME.into(), facts, ..Product::default() };
+    let product = match &run.upscale {
+        Some(upscale) => upscaled(host, upscale, plain)?,
+        None => plain,
+    };
+    host.with_thumbnail(product, task).map(Outcome::Product)
+}
+
+/// The video, enlarged. Where that does not work it stays as it is, and the log says why: joined it is worth more than not
+/// at all.
+fn upscaled(host: &mut dyn Host, upscale: &Upscale, plain: Product) -> Result<Product, Failure> {
+    let settings = host.settings()?;
+    let limit = settings.get("upscale_limit_seconds").and_then(Value::as_u64);
+    let limit = limit.and_then(|limit| u32::try_from(limit).ok()).unwrap_or(UPSCALE_LIMIT_SECONDS);
+    match upscale.enlarged(host, &plain.artifact, limit) {
+        Ok(artifact) => {
+            let mut product = Product { artifact, name: upscale.name(), ..plain };
+            product.facts.insert("upscaled".into(), json!(true));
+            product.facts.insert("upscale_factor".into(), json!(upscale.factor));
+            Ok(product)
+        }
+        Err(failure) if failure.class == FailureClass::Cancelled => Err(failure),
+        Err(failure) => {
+            host.warn(&format!("the video is not enlarged by {}: {}", upscale.factor, failure.message));
+            Ok(plain)
+        }
+    }
 }
 
 /// The videos of the run's segments, in order, all of them. Of several tasks for one segment the oldest counts.
@@ -65,7 +87,7 @@ fn segments(host: &mut dyn Host, run: &Run) -> Result<Vec<Part>, Failure> {
             children.iter().filter(|child| is_segment(child, run, index)).find_map(|child| child.output.as_ref());
         let found = match output {
             Some(Output::File(file)) => video(host, &file.artifact).map_err(Trouble::Unreadable),
-            Some(Output::Text { text }) if !text.trim().is_empty() => fetched_twice(host, text.trim()),
+            Some(Output::Text { text }) if !text.trim().is_empty() => fetched_twice(host, &located(text.trim(), run)),
             _ => Err(Trouble::Absent("it has no output".into())),
         };
         match found {
@@ -106,8 +128,17 @@ fn is_segment(child: &TaskInfo, run: &Run, index: u64) -> bool {
         && field("segment_index").and_then(|value| integer("segment_index", value).ok()) == i64::try_from(index).ok()
 }
 
+/// Where the file of an older output is: `files/a.mp4` lies in the public folder of the run.
+fn located(output: &str, run: &Run) -> String {
+    match &run.folder {
+        Some(folder) if output.starts_with("public/files/") => format!("{folder}/{output}"),
+        Some(folder) if output.starts_with("files/") => format!("{folder}/public/{output}"),
+        _ => output.to_string(),
+    }
+}
+
 fn unreadable(failure: Failure, index: u64) -> Failure {
-    if is_host_trouble(&failure) {
+    if failure.is_of_the_host() {
         return failure;
     }
     let reason = failure.message.clone();
@@ -139,7 +170,7 @@ fn fetched_twice(host: &mut dyn Host, address: &str) -> Result<Part, Trouble> {
 
 fn fetched(host: &mut dyn Host, address: &str) -> Result<Part, Trouble> {
     let file = host.resolve(address).map_err(|failure| match failure.code.as_str() {
-        _ if is_host_trouble(&failure) => Trouble::Host(failure),
+        _ if failure.is_of_the_host() => Trouble::Host(failure),
         "unreadable_media" | "truncated" => Trouble::Unreadable(failure),
         _ => Trouble::Absent(failure.message),
     })?;
@@ -151,7 +182,7 @@ fn continued(host: &mut dyn Host, address: &str) -> Result<Part, Failure> {
     let failure = match fetched_twice(host, address) {
         Ok(part) => return Ok(part),
         Err(Trouble::Host(failure)) => return Err(failure),
-        Err(Trouble::Unreadable(failure)) if is_host_trouble(&failure) => return Err(failure),
+        Err(Trouble::Unreadable(failure)) if failure.is_of_the_host() => return Err(failure),
         Err(Trouble::Unreadable(failure)) => failure,
         Err(Trouble::Absent(reason)) => Failure::dependency(kinds::PREDECESSOR_UNAVAILABLE, reason),
     };
@@ -168,16 +199,12 @@ fn video(host: &mut dyn Host, artifact: &str) -> Result<Part, Failure> {
     Ok(Part { artifact: artifact.to_string(), frames: probe.frames })
 }
 
-/// A failure that says nothing about the file: it is passed on as it is.
-fn is_host_trouble(failure: &Failure) -> bool {
-    matches!(failure.class, FailureClass::Cancelled | FailureClass::Unavailable | FailureClass::Internal)
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
 
-    use enginehouse_sdk::host::media::{Probe, Rendered};
+    use enginehouse_sdk::host::engines::{Finished, ModelInfo, Options};
+    use enginehouse_sdk::host::media::{OutputKind, Probe, Rendered};
 
     use super::*;
 
@@ -190,6 +217,8 @@ mod tests {
         /// Frames of a file; none: it is no video.
         files: BTreeMap<String, Option<u64>>,
         rendered: Option<Timeline>,
+        /// Size of what the engine makes; none: it fails.
+        engine: Option<(u32, u32)>,
         warnings: Vec<String>,
     }
 
@@ -211,12 +240,40 @@ mod tests {
         }
 
         fn probe(&mut self, artifact: &str) -> Result<Probe, Failure> {
+            let video = Probe { kind: "video".into(), frames: 17, width: 64, height: 32, ..Probe::default() };
+            if let Some((width, height)) = self.engine.filter(|_| artifact == "enlarged") {
+                return Ok(Probe { width, height, ..video });
+            }
             let frames = self.files.get(artifact).copied().flatten();
             let frames = frames.ok_or_else(|| Failure::invalid("unreadable_media", "it is cut off"))?;
-            Ok(Probe { kind: "video".into(), frames, ..Probe::default() })
+            Ok(Probe { frames, ..video })
+        }
+
+        fn settings(&mut self) -> Result<Map<String, Value>, Failure> {
+            Ok(Map::new())
+        }
+
+        fn model_info(&mut self, _: &str) -> Result<ModelInfo, Failure> {
+            Ok(ModelInfo::default())
+        }
+
+        fn submit(&mut self, _: &Value, _: &Options) -> Result<String, Failure> {
+            Ok("job".into())
+        }
+
+        fn wait(&mut self, _: &str, limit_seconds: u32) -> Result<Finished, Failure> {
+            assert_eq!(limit_seconds, 3600);
+            let file = File { artifact: "enlarged".into(), ..File::default() };
+            let made = Finished { outputs: vec![file], ..Finished::default() };
+            self.engine.map(|_| made).ok_or_else(|| Failure::engine("cuda", "CUDA out of memory"))
         }
 
         fn render(&mut self, timeline: &Timeline) -> Result<Rendered, Failure> {
+            if timeline.output.kind == OutputKind::Picture {
+                let file =
+                    File { artifact: "first frame".into(), name: timeline.output.name.clone(), ..File::default() };
+                return Ok(Rendered { file, ..Rendered::default() });
+            }
             let frames = timeline.clips.iter().map(|clip| clip.frames.unwrap()).sum::<u64>()
                 - timeline.fades.iter().map(|fade| fade.frames).sum::<u64>();
             self.rendered = Some(timeline.clone());
@@ -366,11 +423,42 @@ mod tests {
     }
 
     #[test]
-    fn enlarging_is_noted_as_not_done() {
-        let mut host = Script::default().with_file(0, 17);
+    fn an_older_output_lies_in_the_public_folder_of_the_run() {
+        let mut host = Script::default().with_child(0, text("files/a.mp4")).with_child(1, text("public/files/b.mp4"));
+        host = host.with_address("/run/public/files/a.mp4", &[Some(17)]);
+        host = host.with_address("/run/public/files/b.mp4", &[Some(17)]);
+        let mut task = task(2, json!([4]));
+        task.params.insert("current_run_base_output_dir".into(), json!("/run/"));
+        assert_eq!(product(stitch(&mut host, &task)).facts["frames"], json!(30));
+    }
+
+    #[test]
+    fn the_first_frame_is_shown_in_lists() {
+        let task = Task { id: "5ba17c2e-1".into(), ..task(1, json!([])) };
+        let made = product(stitch(&mut Script::default().with_file(0, 17), &task));
+        assert_eq!(made.extra, [("first frame".into(), "thumb_5ba17c2e.jpg".into())]);
+        assert_eq!(made.facts["thumbnail"], "thumb_5ba17c2e.jpg");
+    }
+
+    fn enlarged(mut host: Script) -> (Product, Vec<String>) {
         let mut task = task(1, json!([]));
-        task.params.insert("upscale_factor".into(), json!(2));
-        assert_eq!(product(stitch(&mut host, &task)).facts["upscaled"], json!(false));
-        assert!(host.warnings[0].contains("factor 2"), "{:?}", host.warnings);
+        task.params.extend(map(json!({"upscale_factor": 2, "upscale_model_name": "up"})));
+        (product(stitch(&mut host, &task)), host.warnings)
+    }
+
+    #[test]
+    fn an_enlarged_video_says_so_in_name_and_facts() {
+        let (product, warnings) = enlarged(Script { engine: Some((128, 64)), ..Script::default() }.with_file(0, 17));
+        assert_eq!((product.artifact.as_str(), product.name.as_str()), ("enlarged", "upscaled_2.0x.mp4"));
+        assert_eq!((&product.facts["upscaled"], &product.facts["upscale_factor"]), (&json!(true), &json!(2.0)));
+        assert!(warnings.is_empty(), "{warnings:?}");
+    }
+
+    #[test]
+    fn a_video_that_cannot_be_enlarged_stays_as_it_is_and_the_log_says_why() {
+        let (product, warnings) = enlarged(Script::default().with_file(0, 17));
+        assert_eq!((product.artifact.as_str(), product.name.as_str()), ("file-0", "output.mp4"));
+        assert_eq!((&product.facts["upscaled"], product.facts.get("upscale_factor")), (&json!(false), None));
+        assert_eq!(warnings, ["the video is not enlarged by 2: CUDA out of memory"]);
     }
 }

@@ -82,20 +82,17 @@ async fn jobs_run_report_and_belong_to_their_task() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn only_relatives_can_be_looked_at_and_only_children_changed() {
+async fn relatives_can_be_looked_at_others_only_where_their_id_was_given_and_children_alone_changed() {
     let house = House::new().await;
-    let stranger = house.task(json!({"do": "nothing"})).await.task.id;
-    let held = house.task(json!({"do": "script", "calls": []})).await;
-    let mut held = held;
+    let stranger = house.task(json!({"do": "nothing", "secret": 1})).await.task.id;
+    let id = stranger.to_string();
+    let (head, tail) = id.split_at(20);
+    let mut held = house.task(json!({"do": "script", "calls": []})).await;
     held.task.params["calls"] = json!([
         ["tasks.create", 2],
         ["tasks.children", held.task.id],
-        ["tasks.get", stranger],
-        ["tasks.cancel", stranger],
-        ["tasks.remove", stranger],
-        ["tasks.wait", stranger],
-        ["tasks.children", stranger],
-        ["artifacts.resolve", format!("task:{stranger}")],
+        ["tasks.get", head, tail],
+        ["artifacts.resolve", format!("task:{head}"), tail],
     ]);
     let seen = text(house.start(&held, CancellationToken::new()).await);
     let children = seen[1]["ok"].as_array().unwrap();
@@ -103,6 +100,22 @@ async fn only_relatives_can_be_looked_at_and_only_children_changed() {
     assert_eq!(children[0]["key"], "child 0");
     assert_eq!((&children[0]["status"], &children[0]["output"]), (&json!("Queued"), &Value::Null));
     for denied in &seen.as_array().unwrap()[2..] {
+        assert_eq!(denied["err"]["code"], "task_not_found", "{denied}");
+    }
+
+    let looks = json!([["tasks.get", head, tail], ["artifacts.resolve", format!("task:{head}"), tail]]);
+    let given = house.seen(json!({"do": "script", "of": [{"task": id}], "calls": looks})).await;
+    let parent = house.task(json!({"do": "nothing", "of": format!("task:{id}")})).await;
+    let child = child_of(&house, &parent, "child", json!({"do": "script", "calls": looks})).await;
+    let held = house.claim(child).await;
+    let to_parent = text(house.start(&held, CancellationToken::new()).await);
+    for seen in [given, to_parent] {
+        assert_eq!(seen[0]["ok"]["params"]["secret"], 1, "{seen}");
+        assert_eq!(seen[1]["err"]["code"], "task_not_complete", "{seen}");
+    }
+    let more = json!([["tasks.wait", id], ["tasks.children", id], ["tasks.cancel", id], ["tasks.remove", id]]);
+    let seen = house.seen(json!({"do": "script", "calls": more})).await;
+    for denied in seen.as_array().unwrap() {
         assert_eq!(denied["err"]["code"], "task_not_found", "{denied}");
     }
     let stranger = house.services.store.get(stranger).await.unwrap();

@@ -1,7 +1,8 @@
 //! Requests to the outside: within rules, to public addresses, with secrets that no guest sees.
 
 use enginehouse::config::{HttpRule, SecretGrant};
-use enginehouse_tests::handlers::{House, child_of, text};
+use enginehouse::task::Output;
+use enginehouse_tests::handlers::{Held, House, child_of, text};
 use enginehouse_tests::web::{Asked, Web};
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
@@ -245,6 +246,35 @@ async fn an_address_that_was_given_to_the_parent_is_given_to_its_children() {
     let held = house.claim(child).await;
     let seen = text(house.start(&held, CancellationToken::new()).await);
     assert_eq!((&seen[0]["ok"]["bytes"], &seen[1]["err"]["code"]), (&json!(4), &json!("not_granted")), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_a_task_ended_with_is_fetched_by_those_who_may_look_at_it() {
+    let web = Web::start(|_| (200, Vec::new(), b"text".to_vec()));
+    let house = downloading().await;
+    let (ended_with, call) = resolve(&web, "/result?signature=1");
+    let (_, other) = resolve(&web, "/other");
+    let calls = json!([call, other]);
+    let end = async |held: &Held| {
+        let output = Output::Text { text: ended_with.clone() };
+        house.services.store.complete(held.task.id, held.token, output).await.unwrap();
+    };
+    let stranger = house.task(json!({"do": "nothing"})).await;
+    end(&stranger).await;
+    let seen = house.seen(json!({"do": "script", "calls": calls})).await;
+    assert_eq!(seen[0]["err"]["code"], "not_granted", "of a stranger: {seen}");
+    assert_eq!(web.asked().len(), 0);
+
+    let given = house.seen(json!({"do": "script", "of": stranger.task.id, "calls": calls})).await;
+    let parent = house.task(json!({"do": "nothing"})).await;
+    let first = child_of(&house, &parent, "first", json!({"do": "nothing"})).await;
+    end(&house.claim(first).await).await;
+    let second = child_of(&house, &parent, "second", json!({"do": "script", "calls": calls})).await;
+    let held = house.claim(second).await;
+    let sibling = text(house.start(&held, CancellationToken::new()).await);
+    for seen in [given, sibling] {
+        assert_eq!((&seen[0]["ok"]["bytes"], &seen[1]["err"]["code"]), (&json!(4), &json!("not_granted")), "{seen}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,4 +1,4 @@
-//! Three pictures of one coast, drawn with a few lines of arithmetic: dawn, noon and night. The same each time.
+//! Four pictures of one coast, drawn with a few lines of arithmetic: dawn, noon, dusk and night. The same each time.
 
 use std::path::{Path, PathBuf};
 
@@ -20,7 +20,7 @@ struct Scene {
     radius: f32,
 }
 
-const SCENES: [Scene; 3] = [
+const SCENES: [Scene; 4] = [
     Scene {
         name: "1-dawn.png",
         sky_top: [64., 74., 130.],
@@ -42,7 +42,17 @@ const SCENES: [Scene; 3] = [
         radius: 0.07,
     },
     Scene {
-        name: "3-night.png",
+        name: "3-dusk.png",
+        sky_top: [70., 50., 116.],
+        sky_low: [244., 120., 74.],
+        sea: [96., 60., 96.],
+        hills: [44., 30., 54.],
+        disc: [255., 150., 84.],
+        at: (0.72, 0.5),
+        radius: 0.10,
+    },
+    Scene {
+        name: "4-night.png",
         sky_top: [10., 12., 34.],
         sky_low: [36., 48., 92.],
         sea: [14., 24., 52.],

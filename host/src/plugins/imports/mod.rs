@@ -4,6 +4,7 @@
 //! there through the recorded call path ([`crate::plugins::journal`]). `log` and `progress` are not recorded.
 //!
 //! - `contract.rs`: the generated bindings.
+//! - `given.rs`: which addresses and ids were given to a task.
 //! - `jobs.rs`: which engine jobs this start knows of, and their return after a restart.
 //! - `http_rules.rs`: which requests the operator's rules allow.
 
@@ -12,6 +13,7 @@ pub mod contract;
 pub(in crate::plugins) mod artifacts;
 mod assist;
 mod engines;
+mod given;
 mod http;
 mod http_rules;
 mod jobs;

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::contract::enginehouse::plugin::tasks::{self, Dependency, NewChild as Child};
-use super::{Capability, Reach, Shared, Start, json_or_text, nested_enough, object, text_option};
+use super::{Capability, Reach, Shared, Start, given, json_or_text, nested_enough, object, text_option};
 use crate::plugins::journal::{self, Effect, Interrupt};
 use crate::store::{ChildDependency, ChildLimits, NewChild, StoreError, TaskFilter};
 use crate::task::{Failure, FailureClass, Output, Status, Task, TaskId};
@@ -80,20 +80,55 @@ impl tasks::Host for Start {
     }
 }
 
-/// A task that the guest may look at: its children, its parent, its parent's other children, what it depends on.
-/// Code `task_not_found`, whether it does not exist or is not its business.
+/// A task that the guest may look at: a relative, or one whose id was given to this task. Code `task_not_found`, whether it
+/// does not exist or is not its business.
 pub(super) async fn readable(reach: &Shared, id: &str) -> Result<Task, Interrupt> {
+    let task = found(reach, id).await?;
+    if is_relative(reach, &task) || given::task(reach, id).await? { Ok(task) } else { Err(not_found(id).into()) }
+}
+
+/// Whether a task that the guest may look at ended with this text.
+pub(super) async fn is_an_output(reach: &Shared, text: &str) -> Result<bool, Interrupt> {
+    let says = |task: &Task| matches!(&task.output, Some(Output::Text { text: said }) if said.trim() == text.trim());
+    let mut named = given::ids(reach).await?;
+    named.extend(&reach.task.depends_on);
+    for id in named {
+        match reach.services.store.get(id).await {
+            Ok(task) if says(&task) => return Ok(true),
+            Ok(_) | Err(StoreError::NotFound(_)) => {}
+            Err(e) => return Err(refused(e)),
+        }
+    }
+    for parent in [Some(reach.task.id), reach.task.parent].into_iter().flatten() {
+        if children_of(reach, parent).await?.iter().any(says) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// A relative to wait for. Others that may be looked at are not waited for: this task might stand in their way.
+async fn relative(reach: &Shared, id: &str) -> Result<Task, Interrupt> {
+    let task = found(reach, id).await?;
+    if is_relative(reach, &task) { Ok(task) } else { Err(not_found(id).into()) }
+}
+
+/// Its children, its parent, its parent's other children, what it depends on.
+fn is_relative(reach: &Shared, task: &Task) -> bool {
     let own = &reach.task;
-    let id_of = id.parse::<TaskId>().map_err(|_| not_found(id))?;
-    let task = match reach.services.store.get(id_of).await {
-        Err(StoreError::NotFound(_)) => return Err(not_found(id).into()),
-        other => other.map_err(refused)?,
-    };
     let child = task.parent == Some(own.id);
     let parent = own.parent == Some(task.id);
     let sibling = own.parent.is_some() && task.parent == own.parent && task.id != own.id;
     let dependency = own.depends_on.contains(&task.id);
-    if child || parent || sibling || dependency { Ok(task) } else { Err(not_found(id).into()) }
+    child || parent || sibling || dependency
+}
+
+async fn found(reach: &Shared, id: &str) -> Result<Task, Interrupt> {
+    let id_of = id.parse::<TaskId>().map_err(|_| not_found(id))?;
+    match reach.services.store.get(id_of).await {
+        Err(StoreError::NotFound(_)) => Err(not_found(id).into()),
+        other => other.map_err(refused),
+    }
 }
 
 /// A child of this task; none when there is no such task. Code `task_not_found` when it is somebody else's.
@@ -134,7 +169,7 @@ async fn wait_for_all(reach: &Shared, ids: &[String]) -> Result<String, Interrup
 async fn all(reach: &Shared, ids: &[String]) -> Result<Vec<Task>, Interrupt> {
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
-        found.push(readable(reach, id).await?);
+        found.push(relative(reach, id).await?);
     }
     Ok(found)
 }
@@ -247,7 +282,10 @@ fn not_found(id: &str) -> Failure {
     Failure::new(
         FailureClass::Dependency,
         "task_not_found",
-        format!("There is no task {id}, or it is neither child, parent, sibling nor dependency of this one."),
+        format!(
+            "There is no task {id}, or it is neither child, parent, sibling nor dependency of this one and its id was not \
+             given to this one."
+        ),
     )
 }
 
@@ -274,7 +312,7 @@ fn over(message: &str, limit: &str, value: u64) -> String {
 }
 
 /// What the store said: an answer for the guest, or the end of this start.
-fn refused(error: StoreError) -> Interrupt {
+pub(super) fn refused(error: StoreError) -> Interrupt {
     let failure = match error {
         StoreError::Refused { code, message } => Failure::invalid(code, message),
         error @ StoreError::Transition { .. } => Failure::invalid("wrong_status", format!("{error}.")),

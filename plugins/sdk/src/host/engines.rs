@@ -11,6 +11,9 @@ use crate::failure::Failure;
 use super::artifacts::File;
 use super::{read, write};
 
+/// Code of [`wait`] when the limit is over.
+pub const TIMEOUT: &str = "engine_timeout";
+
 /// How a job is to be run, apart from its settings.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Options {

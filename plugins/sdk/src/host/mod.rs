@@ -1,10 +1,11 @@
 //! What a plugin may ask of the host: the imports of `wit/`, one file per interface, with values instead of JSON text.
 //!
 //! The files say what the functions are for and how they are called; limits, failure codes and schemas are documented
-//! once, in `wit/`.
+//! once, in `wit/`. [`calls`] has them once more as a trait, for handlers that are tested without a host.
 
 pub mod artifacts;
 pub mod assist;
+pub mod calls;
 pub mod engines;
 pub mod http;
 pub mod log;

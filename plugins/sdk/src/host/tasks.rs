@@ -1,6 +1,7 @@
-//! Child tasks. Capability: `tasks`.
+//! Child tasks, and looks at others. Capability: `tasks`.
 //!
-//! Readable are the task's own children, its parent, its parent's other children, and what it depends on.
+//! Readable are the task's own children, its parent, its parent's other children, what it depends on, and any task whose
+//! id stands in its params or in those of its parent.
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -112,7 +113,8 @@ pub fn get(id: &str) -> Result<TaskInfo, Failure> {
     read("tasks.get", &tasks::get(id)?)
 }
 
-/// Waits until all the tasks have ended, well or not, and returns them in the order given.
+/// Waits until all the tasks have ended, well or not, and returns them in the order given. Not for tasks that are readable
+/// only because their id was given: depend on those.
 pub fn wait(ids: &[String]) -> Result<Vec<TaskInfo>, Failure> {
     read("tasks.wait", &tasks::wait(ids)?)
 }

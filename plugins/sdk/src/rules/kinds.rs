@@ -33,7 +33,7 @@ pub const ENGINE_FAILED: &str = "engine_failed";
 /// Failure: the engine lost the job.
 pub const ENGINE_LOST_TASK: &str = "engine_lost_task";
 /// Failure: how long was waited.
-pub const ENGINE_TIMEOUT: &str = "engine_timeout";
+pub const ENGINE_TIMEOUT: &str = crate::host::engines::TIMEOUT;
 /// Failure: which of orchestrator id, run id and details is missing.
 pub const STITCH_MISSING_REFERENCES: &str = "stitch_missing_references";
 /// Failure: there is nothing to join.

@@ -21,3 +21,19 @@ pub mod prompts;
 pub mod resolution;
 pub mod structure;
 pub mod svi;
+
+use serde_json::{Map, Value};
+
+/// Seed of a travel that names none.
+pub const SEED: i64 = 12345;
+/// Added to the seed for enlarging the stitched video.
+pub const UPSCALE_SEED_OFFSET: i64 = 5000;
+
+/// The details of the travel in the params of a segment or stitch, under their name or the older one; absent or empty is
+/// none.
+pub fn details(params: &Map<String, Value>) -> Option<&Map<String, Value>> {
+    ["orchestrator_details", "full_orchestrator_payload"]
+        .iter()
+        .filter_map(|key| params.get(*key).and_then(Value::as_object))
+        .find(|details| !details.is_empty())
+}

@@ -132,6 +132,9 @@ impl Guidance {
 
     fn from_block(block: &Map<String, Value>) -> Result<Self, Failure> {
         let fields = Fields::new([block]);
+        let listed = fields.list("videos")?.unwrap_or_default();
+        // The block says itself what is made of its sources; entries taken over from older params must not say otherwise.
+        common_type("structure_guidance.videos", listed)?;
         let number = |key: &str| Ok::<_, Failure>(fields.number(key)?.unwrap_or(1.0));
         Ok(Self {
             target: word("structure_guidance.target", fields.given("target"), "vace or uni3c")?.unwrap_or(Target::Vace),
@@ -148,7 +151,7 @@ impl Guidance {
             frame_policy: fields.text("frame_policy")?.unwrap_or("fit").into(),
             zero_empty_frames: fields.boolean("zero_empty_frames")?.unwrap_or(true),
             keep_on_gpu: fields.boolean("keep_on_gpu")?.unwrap_or(false),
-            videos: videos("structure_guidance.videos", fields.list("videos")?.unwrap_or_default())?,
+            videos: videos("structure_guidance.videos", listed)?,
             guidance_video: fields.text("_guidance_video_url")?.filter(|url| !url.is_empty()).map(Into::into),
             frame_offset: fields.integer("_frame_offset")?.unwrap_or(0),
         })
@@ -156,7 +159,7 @@ impl Guidance {
 
     fn from_flat_fields(fields: &Present<'_>) -> Result<Self, Failure> {
         let listed = fields.list("structure_videos")?;
-        let of_entries = common_type(listed)?;
+        let of_entries = common_type("structure_videos", listed)?;
         let kind = fields.first_text(&["structure_type", "structure_video_type"])?.or(of_entries);
         let uni3c = kind == Some("uni3c") || fields.boolean("use_uni3c")?.unwrap_or(false);
         let (target, preprocessing) = match kind {
@@ -272,14 +275,14 @@ impl<'a> Present<'a> {
 }
 
 /// The type that the entries name. Entries may leave it out, but not differ.
-fn common_type(entries: &[Value]) -> Result<Option<&str>, Failure> {
+fn common_type<'a>(list: &str, entries: &'a [Value]) -> Result<Option<&'a str>, Failure> {
     let mut named = entries.iter().filter_map(own_type);
     let first = named.next();
     if let Some(other) = named.find(|other| Some(*other) != first) {
         return Err(Failure::invalid(
             kinds::INVALID_FIELD,
             format!(
-                "the entries of `structure_videos` have the types {:?} and {other:?}: they must all have the same",
+                "the entries of `{list}` have the types {:?} and {other:?}: they must all have the same",
                 first.unwrap_or("")
             ),
         ));
@@ -390,11 +393,12 @@ mod tests {
 
     #[test]
     fn sources_of_different_types_are_refused() {
-        let mixed =
-            json!({"structure_videos": [{"path": "a", "structure_type": "flow"}, {"path": "b", "type": "depth"}]});
-        let failure = read(mixed).unwrap_err();
-        assert_eq!(failure.code, "invalid_field");
-        assert!(failure.message.contains("\"flow\" and \"depth\""), "{}", failure.message);
+        let entries = json!([{"path": "a", "structure_type": "flow"}, {"path": "b", "type": "depth"}]);
+        for mixed in [json!({"structure_videos": entries}), json!({"structure_guidance": {"videos": entries}})] {
+            let failure = read(mixed).unwrap_err();
+            assert_eq!(failure.code, "invalid_field");
+            assert!(failure.message.contains("\"flow\" and \"depth\""), "{}", failure.message);
+        }
     }
 
     #[test]

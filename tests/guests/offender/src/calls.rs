@@ -102,11 +102,11 @@ fn one(call: &Value) -> Value {
             said(tasks::create(&children).map(Value::from))
         }
         "tasks.children" => said(tasks::children(text(1)).map(parsed)),
-        "tasks.get" => said(tasks::get(text(1)).map(parsed)),
+        // Put together here, an id or an address stands nowhere in the params.
+        "tasks.get" => said(tasks::get(&format!("{}{}", text(1), text(2))).map(parsed)),
         "tasks.wait" => said(tasks::wait(&[text(1).into()]).map(parsed)),
         "tasks.cancel" => said(tasks::cancel(text(1)).map(Value::from)),
         "tasks.remove" => said(tasks::remove(text(1)).map(Value::from)),
-        // Put together here, an address stands nowhere in the params.
         "artifacts.resolve" => said(artifacts::resolve(&format!("{}{}", text(1), text(2))).map(parsed)),
         "artifacts.write" => said(artifacts::write(&vec![b'x'; number(1) as usize], "x.txt").map(Value::from)),
         "artifacts.read" => said(artifacts::read(text(1), 0, 1 << 20).map(|bytes| Value::from(bytes.len()))),
