@@ -101,6 +101,7 @@ impl Case {
             && !patch.is_null()
         {
             merge(&mut expected, patch);
+            same_files(&mut expected, patch);
         }
         let pointers = match &correction["not_compared"] {
             Value::Null => Vec::new(),
@@ -125,6 +126,22 @@ impl Case {
         self.not_compared.iter().any(|open| {
             pointer.strip_prefix(open.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
         })
+    }
+}
+
+/// A correction of one parameter's file holds for every parameter that names the same file.
+fn same_files(expected: &mut Value, patch: &Value) {
+    const FILES: &str = "engine_request_artifacts";
+    let Some(corrected) = patch[FILES].as_object() else { return };
+    let parameters = expected["engine_request"]["parameters"].clone();
+    for name in corrected.keys() {
+        let file = expected[FILES][name].clone();
+        let others = expected[FILES].as_object_mut().into_iter().flat_map(|files| files.iter_mut());
+        for (other, facts) in others.filter(|(other, _)| !corrected.contains_key(*other)) {
+            if parameters[other].is_string() && parameters[other] == parameters[name] {
+                *facts = file.clone();
+            }
+        }
     }
 }
 
@@ -158,4 +175,18 @@ fn a_patch_merges_objects_removes_with_null_and_replaces_the_rest() {
     let mut target = json!({"a": {"b": 1, "c": 2}, "d": [1, 2], "e": "x"});
     merge(&mut target, &json!({"a": {"b": null, "f": {"g": null}}, "d": [3], "e": {"h": 1}}));
     assert_eq!(target, json!({"a": {"c": 2, "f": {}}, "d": [3], "e": {"h": 1}}));
+}
+
+#[test]
+fn a_corrected_file_is_corrected_wherever_it_is_named() {
+    use serde_json::json;
+    let patch = json!({"engine_request_artifacts": {"a": {"frames": 2}}});
+    let mut expected = json!({
+        "engine_request": {"parameters": {"a": "x.mp4", "b": "x.mp4", "c": "y.mp4"}},
+        "engine_request_artifacts": {"a": {"frames": 1}, "b": {"frames": 1}, "c": {"frames": 1}},
+    });
+    merge(&mut expected, &patch);
+    same_files(&mut expected, &patch);
+    let frames = |name: &str| expected["engine_request_artifacts"][name]["frames"].clone();
+    assert_eq!((frames("a"), frames("b"), frames("c")), (json!(2), json!(2), json!(1)));
 }

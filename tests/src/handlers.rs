@@ -133,7 +133,7 @@ impl House {
         let artifacts = artifacts.expect("the artifact store opens");
         let media = Media::new(Tools::from(&MediaConfig::default()));
         let policy = NetPolicy::default();
-        let downloader = Downloader { policy, bytes: 1 << 20, timeout: Duration::from_secs(20) };
+        let downloader = Arc::new(Downloader { policy, bytes: 1 << 20, timeout: Duration::from_secs(20) });
         let roots: Vec<PathBuf> = vec![folder.path().join("inputs")];
         let intake = Intake { artifacts: artifacts.clone(), downloader, media: media.clone(), roots };
         let scribe = Arc::new(Scribe::default());

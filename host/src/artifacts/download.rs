@@ -6,6 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use percent_encoding::percent_decode_str;
 use reqwest::{Client, StatusCode};
@@ -20,7 +21,15 @@ use crate::task::{Failure, FailureClass};
 /// Pauses before the second and the third attempt.
 const PAUSES: [Duration; 2] = [Duration::from_millis(250), Duration::from_millis(1500)];
 
-/// Fetches files. Cheap to clone.
+/// Whoever brings the file behind an address.
+#[async_trait]
+pub trait Fetch: Send + Sync + 'static {
+    /// Fetches a file into a folder; its name there is of no meaning. Codes: `download_failed` (names the address without
+    /// its query), `private_address`, `too_large`, `truncated`.
+    async fn fetch(&self, url: &Url, folder: &Path) -> Result<Downloaded, Failure>;
+}
+
+/// Fetches files over the network. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Downloader {
     pub policy: NetPolicy,
@@ -40,10 +49,9 @@ pub struct Downloaded {
     pub length_known: bool,
 }
 
-impl Downloader {
-    /// Fetches a file into a folder; its name there is of no meaning. Codes: `download_failed` (names the address without
-    /// its query), `private_address`, `too_large`, `truncated`.
-    pub async fn fetch(&self, url: &Url, folder: &Path) -> Result<Downloaded, Failure> {
+#[async_trait]
+impl Fetch for Downloader {
+    async fn fetch(&self, url: &Url, folder: &Path) -> Result<Downloaded, Failure> {
         self.policy.check_url(url).map_err(|failure| refused(url, failure))?;
         let client = self.policy.client().map_err(|failure| refused(url, failure))?;
         let (path, length_known) =
@@ -56,7 +64,9 @@ impl Downloader {
             })??;
         Ok(Downloaded { path, name: name(url), length_known })
     }
+}
 
+impl Downloader {
     async fn attempts(&self, client: &Client, url: &Url, folder: &Path) -> Result<(PathBuf, bool), Failure> {
         for pause in PAUSES {
             match self.attempt(client, url, folder).await {

@@ -118,11 +118,11 @@ impl House {
         let c = &self.config.inputs;
         Ok(Intake {
             artifacts: self.artifacts()?,
-            downloader: Downloader {
+            downloader: Arc::new(Downloader {
                 policy: NetPolicy { allow: c.addresses.clone() },
                 bytes: c.download_mb.saturating_mul(1024 * 1024),
                 timeout: Duration::from_secs(c.download_seconds),
-            },
+            }),
             media: self.media(),
             roots: c.folders(self.home.folder()),
         })

@@ -6,10 +6,11 @@
 //! - `roots.rs`: which local paths a task may name.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use url::Url;
 
-use crate::artifacts::download::Downloader;
+use crate::artifacts::download::Fetch;
 use crate::artifacts::{Artifacts, Take, names, sniff};
 use crate::digest::Digest;
 use crate::media::Media;
@@ -25,7 +26,7 @@ const FETCHES: u32 = 3;
 #[derive(Clone)]
 pub struct Intake {
     pub artifacts: Artifacts,
-    pub downloader: Downloader,
+    pub downloader: Arc<dyn Fetch>,
     pub media: Media,
     /// Local paths are accepted below these folders alone; relative ones count from each of them.
     pub roots: Vec<PathBuf>,
@@ -166,6 +167,7 @@ mod tests {
     use tokio::net::TcpListener;
 
     use super::*;
+    use crate::artifacts::download::Downloader;
     use crate::config::MediaConfig;
     use crate::media::Tools;
     use crate::net::NetPolicy;
@@ -182,11 +184,11 @@ mod tests {
         let config = MediaConfig { ffmpeg: "no".into(), ffprobe: "no".into(), megapixels: 1, ..MediaConfig::default() };
         let intake = Intake {
             artifacts: Artifacts::open(&folder.path().join("data"), &folder.path().join("outputs")).unwrap(),
-            downloader: Downloader {
+            downloader: Arc::new(Downloader {
                 policy: NetPolicy { allow: vec!["127.0.0.1".into()] },
                 bytes: 10_000_000,
                 timeout: Duration::from_secs(30),
-            },
+            }),
             media: Media::new(Tools::from(&config)),
             roots: vec![root],
         };
