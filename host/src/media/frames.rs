@@ -268,7 +268,7 @@ fn decode(media: &Media, path: &Path, source: &Source, frames: &Range<u64>, targ
 fn filters(source: &Source, frames: &Range<u64>, target: Target) -> String {
     let Target { width, height, format, fit } = target;
     let mut chain: Vec<String> = Vec::new();
-    if source.signature == Signature::Other {
+    if !source.signature.is_picture() {
         // Nothing, as long as the frames keep their size.
         let (width, height) = source.stored;
         chain.push(format!("scale={width}:{height}:{SCALER}"));

@@ -16,7 +16,6 @@ use std::path::Path;
 use std::sync::Arc;
 
 use image::metadata::Orientation;
-use serde::Deserialize;
 use tokio::io::AsyncReadExt;
 
 use crate::media::header::{self, Header};
@@ -74,10 +73,7 @@ pub(super) async fn probe(media: &Media, path: &Path) -> Result<Source, Failure>
     let file = path.to_path_buf();
     let extra = media.tools.picture_extra;
     let (cut_off, header) = blocking(move || {
-        // Pictures are decoded by their header; a film that holds one is none.
-        let header = (signature.is_still() || matches!(signature, Signature::Apng | Signature::AnimatedWebp))
-            .then(|| Header::read(&file, extra).ok())
-            .flatten();
+        let header = if signature.is_picture() { Header::read(&file, extra).ok() } else { None };
         if let Some(why) = header.as_ref().and_then(Header::too_long) {
             return Err(Failure::denied("media_too_large", format!("the picture {why}")));
         }
@@ -107,8 +103,8 @@ pub(super) async fn probe(media: &Media, path: &Path) -> Result<Source, Failure>
 }
 
 async fn still(media: &Media, path: &Path, signature: Signature, header: Option<Header>) -> Result<Source, Failure> {
-    let answer: Answer = ask(media, path, signature, &["-count_frames", "-show_entries", STREAMS]).await?;
-    let track = answer.picture_track().ok_or_else(|| unreadable("the picture is damaged or cut off"))?;
+    let (answer, said) = ask(media, path, signature, &["-count_frames", "-show_entries", STREAMS]).await?;
+    let Some(track) = answer.picture_track() else { return Err(words::refusal(&media.tools, &said, path)) };
     if track.nb_read_frames.as_deref() != Some("1") {
         return Err(unreadable("the picture is damaged or cut off"));
     }
@@ -124,15 +120,16 @@ async fn still(media: &Media, path: &Path, signature: Signature, header: Option<
 async fn animated(media: &Media, path: &Path, header: Option<Header>) -> Result<Source, Failure> {
     let Some(header) = header else { return Err(unreadable("the animation is damaged or cut off")) };
     let (file, most) = (path.to_path_buf(), media.tools.frames);
-    let marks = blocking(move || webp::marks(&file, most)).await?;
+    let stored = (header.width, header.height);
+    let webp::Animation { marks, has_gaps } = blocking(move || webp::animation(&file, stored, most)).await?;
     if marks.is_empty() {
         return Err(unreadable("it holds no frame that can be decoded"));
     }
     few_enough(&media.tools, marks.len() as u64)?;
     let timing = Timing::of(&marks, 0.0, 0.0)?;
-    let stored = (header.width, header.height);
+    let has_alpha = header.has_alpha || has_gaps;
     let (width, height) = turned(stored, header.orientation);
-    let facts = Probe { width, height, has_alpha: header.has_alpha, ..moving_facts(marks.len() as u64, &timing, true) };
+    let facts = Probe { width, height, has_alpha, ..moving_facts(marks.len() as u64, &timing, true) };
     Ok(Source {
         facts,
         signature: Signature::AnimatedWebp,
@@ -146,11 +143,11 @@ async fn animated(media: &Media, path: &Path, header: Option<Header>) -> Result<
 }
 
 async fn moving(media: &Media, path: &Path, signature: Signature, header: Option<Header>) -> Result<Source, Failure> {
-    let answer: Answer = ask(media, path, signature, &["-show_entries", STREAMS]).await?;
+    let (answer, said) = ask(media, path, signature, &["-show_entries", STREAMS]).await?;
     let has_audio = answer.streams.iter().any(|stream| stream.codec_type == "audio");
     let Some(track) = answer.picture_track() else {
         if answer.has_pictures() {
-            return Err(unreadable("no frame of it can be decoded: it is damaged or cut off"));
+            return Err(words::refusal(&media.tools, &said, path));
         }
         if !has_audio {
             return Err(unreadable("it holds neither pictures nor sound"));
@@ -327,17 +324,14 @@ fn fits(media: &Media, width: u64, height: u64) -> Result<(), Failure> {
     media.fits(width, height, "the picture")
 }
 
-async fn ask<T: for<'de> Deserialize<'de>>(
-    media: &Media,
-    path: &Path,
-    signature: Signature,
-    args: &[&str],
-) -> Result<T, Failure> {
+/// What ffprobe answers, and what it said beside.
+async fn ask(media: &Media, path: &Path, signature: Signature, args: &[&str]) -> Result<(Answer, String), Failure> {
     let (out, ended) = run(media, path, signature, args, "json").await?;
     if !ended.ok {
         return Err(words::refusal(&media.tools, &ended.said, path));
     }
     serde_json::from_slice(&out)
+        .map(|answer| (answer, ended.said))
         .map_err(|e| Failure::internal("media_failed", format!("ffprobe gave an answer that is not understood: {e}")))
 }
 

@@ -28,9 +28,25 @@ pub(super) enum Signature {
     Gif,
     /// AV1 still picture.
     Avif,
+    /// A container, by the name of its demuxer.
+    Container(&'static str),
     /// Not one of these: a container for ffmpeg to recognise.
     Other,
 }
+
+/// Containers whose beginning says so: where it starts, how it reads, and which demuxer reads it.
+const CONTAINERS: [(usize, &[u8], &str); 10] = [
+    (4, b"ftyp", "mov"),
+    (4, b"moov", "mov"),
+    (4, b"mdat", "mov"),
+    (4, b"wide", "mov"),
+    (0, b"\x1a\x45\xdf\xa3", "matroska"),
+    (8, b"AVI ", "avi"),
+    (8, b"WAVE", "wav"),
+    (0, b"FLV\x01", "flv"),
+    (0, b"OggS", "ogg"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+];
 
 impl Signature {
     /// Reads the beginning of a file. Code `unreadable_media`, naming what it is, for kinds that are never read.
@@ -43,7 +59,7 @@ impl Signature {
         let mut head = Vec::new();
         (&mut file).take(HEAD_BYTES).read_to_end(&mut head).await.map_err(cannot)?;
         let signature = Self::of_bytes(&head);
-        if signature == Signature::Other
+        if !signature.is_picture()
             && let Some(kind) = foreign(&head)
         {
             return Err(super::probe::unreadable(kind));
@@ -75,7 +91,8 @@ impl Signature {
         } else if at(4, b"ftypavif") {
             Signature::Avif
         } else {
-            Signature::Other
+            let known = CONTAINERS.iter().find(|(offset, mark, _)| at(*offset, mark));
+            known.map_or(Signature::Other, |(_, _, demuxer)| Signature::Container(demuxer))
         }
     }
 
@@ -90,8 +107,14 @@ impl Signature {
             Signature::Tiff => Some("tiff_pipe"),
             Signature::Gif => Some("gif"),
             Signature::Avif => Some("mov"),
+            Signature::Container(demuxer) => Some(demuxer),
             Signature::Other => None,
         }
+    }
+
+    /// Held in no container: a still or an animation.
+    pub fn is_picture(self) -> bool {
+        !matches!(self, Signature::Container(_) | Signature::Other)
     }
 
     /// Always one frame.
@@ -201,6 +224,7 @@ mod tests {
             (b"RIFF....WEBPVP8 ....".to_vec(), Signature::Webp),
             (b"\0\0\0\x20ftypavif".to_vec(), Signature::Avif),
             (b"\x47\x40\x11\x10".to_vec(), Signature::Other),
+            (b"\0\0\0\x20ftypisom".to_vec(), Signature::Container("mov")),
         ] {
             let file = tempfile::NamedTempFile::new().unwrap();
             std::fs::write(file.path(), &bytes).unwrap();

@@ -69,7 +69,7 @@ fn end(file: &mut BufReader<File>, head: &[u8], length: u64) -> std::io::Result<
         [b'F', b'L', b'V', 1, ..] => flv_end(file, length)?,
         [b'O', b'g', b'g', b'S', ..] => ogg_end(file, length)?,
         [b'D', b'K', b'I', b'F', ..] => ivf_end(file, length)?,
-        _ if head.starts_with(&MXF_HEADER) => mxf_end(head).map_or(End::Unknown, End::At),
+        _ if head.starts_with(&MXF_HEADER) => mxf_end(file, head, length)?,
         _ if head.starts_with(&[0x30, 0x26, 0xb2, 0x75]) => asf_end(head).map_or(End::Unknown, End::At),
         _ => transport_end(head, length).map_or(End::Unknown, End::At),
     })
@@ -234,13 +234,38 @@ fn ivf_end(file: &mut BufReader<File>, length: u64) -> std::io::Result<End> {
     Ok(End::At(at))
 }
 
-/// The header says where the footer begins.
-fn mxf_end(head: &[u8]) -> Option<u64> {
-    // The length of the pack follows its name; its first bit says that it takes several bytes itself.
-    let first = *head.get(16)?;
-    let pack = if first & 0x80 == 0 { 17 } else { 17 + usize::from(first & 0x7f) };
-    let footer = u64::from_be_bytes(head.get(pack + 24..pack + 32)?.try_into().ok()?);
-    (footer > 0).then(|| footer.saturating_add(1))
+/// The header says where the footer begins; from there on it is parts with names and lengths.
+fn mxf_end(file: &mut BufReader<File>, head: &[u8], length: u64) -> std::io::Result<End> {
+    let footer = || {
+        // The length of the pack follows its name; its first bit says that it takes several bytes itself.
+        let first = *head.get(16)?;
+        let pack = if first & 0x80 == 0 { 17 } else { 17 + usize::from(first & 0x7f) };
+        let footer = u64::from_be_bytes(head.get(pack + 24..pack + 32)?.try_into().ok()?);
+        (footer > 0).then_some(footer)
+    };
+    let Some(mut at) = footer() else { return Ok(End::Unknown) };
+    if at >= length {
+        return Ok(End::Missing);
+    }
+    for _ in 0..MOST_PARTS {
+        if at >= length {
+            break;
+        }
+        file.seek(SeekFrom::Start(at + 16))?;
+        let [first] = bytes(file)?;
+        let (size, own) = if first & 0x80 == 0 {
+            (u64::from(first), 17)
+        } else {
+            let mut size = 0;
+            for _ in 0..first & 0x7f {
+                let [byte] = bytes(file)?;
+                size = size << 8 | u64::from(byte);
+            }
+            (size, 17 + u64::from(first & 0x7f))
+        };
+        at = at.saturating_add(own).saturating_add(size);
+    }
+    Ok(End::At(at))
 }
 
 /// The header notes the length of the file, unless it is broadcast.

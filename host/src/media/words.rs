@@ -36,7 +36,10 @@ const MEANINGS: [(&str, &str); 22] = [
 /// The failure of a file that ffmpeg did not take: `unreadable_media`, or `media_too_large` where a limit stopped it.
 pub(super) fn refusal(tools: &Tools, said: &str, file: &Path) -> Failure {
     let low = said.to_lowercase();
-    let failure = if low.contains("specified max pixel count") {
+    // Sizes that no decoder takes are called invalid.
+    let oversized =
+        low.contains("picture size") && ["max pixel count", "is invalid"].iter().any(|end| low.contains(end));
+    let failure = if oversized {
         Failure::denied(
             "media_too_large",
             format!(
@@ -70,6 +73,7 @@ mod tests {
             ("[h264 @ 0x1] error while decoding MB 3 4, bytestream -5", "unreadable_media", "damaged"),
             ("something new in version 12", "unreadable_media", "damaged"),
             ("Picture size 9x9 exceeds specified max pixel count 1", "media_too_large", "media.megapixels"),
+            ("[gif @ 0x1] Picture size 65535x65535 is invalid", "media_too_large", "media.megapixels"),
         ] {
             let failure = refusal(&tools, said, file);
             assert_eq!(failure.code, code);
