@@ -85,6 +85,7 @@ async fn a_file_that_is_cut_off_anywhere_is_refused_in_words() {
         ("x.png", "-frames:v 1"),
         ("x.jpg", "-frames:v 1"),
         ("x.bmp", "-frames:v 1"),
+        ("x.tiff", "-frames:v 1"),
         ("still.webp", "-frames:v 1 -c:v libwebp"),
     ] {
         let whole = std::fs::read(bench.made(name, how)).unwrap();
@@ -201,17 +202,21 @@ async fn opened(folder: &Path, work: impl Future<Output = ()>) -> BTreeSet<Strin
 /// A QuickTime film whose samples lie in another file.
 fn with_outside_data(bench: &Bench, target: &Path) -> Vec<u8> {
     let mut bytes = std::fs::read(bench.made("inside.mov", "-c copy")).unwrap();
-    // `dref` has one entry of kind `url ` (or `alis`) with flag 1: the data is in this file.
-    let entry = bytes.windows(4).position(|name| name == b"dref").unwrap() + 12;
-    let name = format!("file://{}\0", target.display());
-    let alias = [&b"url \0\0\0\0"[..], name.as_bytes()].concat();
-    let old = u32::from_be_bytes(bytes[entry..entry + 4].try_into().unwrap()) as usize;
-    let grown = alias.len() + 4 - old;
-    bytes.splice(entry..entry + old, [&((alias.len() + 4) as u32).to_be_bytes()[..], &alias].concat());
+    // An alias: names of volume and file, how far up to go, then the path in full (kind 2) and the end (kind -1).
+    let path = target.display().to_string();
+    let mut alias = vec![0; 150];
+    alias[106..110].copy_from_slice(&[0xff; 4]);
+    alias.extend([&[0, 2][..], &(path.len() as u16).to_be_bytes(), path.as_bytes(), &[0xff, 0xff, 0, 0]].concat());
+    let entry = [&((alias.len() + 12) as u32).to_be_bytes()[..], b"alis\0\0\0\0", &alias].concat();
+    // The one entry that there is says that the data is in this file.
+    let at = bytes.windows(4).position(|name| name == b"dref").unwrap() + 12;
+    let old = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) as usize;
+    let grown = (entry.len() - old) as u32;
+    bytes.splice(at..at + old, entry);
     // Every box around it grows with it.
     for around in [&b"moov"[..], b"trak", b"mdia", b"minf", b"dinf", b"dref"] {
-        let at = bytes.windows(4).rposition(|name| name == around).unwrap() - 4;
-        let size = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) + grown as u32;
+        let at = bytes.windows(4).position(|name| name == around).unwrap() - 4;
+        let size = u32::from_be_bytes(bytes[at..at + 4].try_into().unwrap()) + grown;
         bytes[at..at + 4].copy_from_slice(&size.to_be_bytes());
     }
     bytes
@@ -249,6 +254,14 @@ async fn a_file_that_names_others_opens_none_of_them_and_calls_nobody() {
         ("imf.xml", format!("<CompositionPlaylist><Asset>{path}</Asset></CompositionPlaylist>").into_bytes()),
     ];
     let outside = with_outside_data(&bench, &secret);
+    // It does reach out, where that is allowed: what is tried below is no blank shot.
+    let careless = bench.file("careless.mov", &outside);
+    let reached = opened(secrets.path(), async {
+        let allowed = format!("-enable_drefs 1 -use_absolute_path 1 -i {} -f null", careless.display());
+        let _ = ffmpeg(&allowed, Path::new("-"));
+    })
+    .await;
+    assert_eq!(reached, BTreeSet::from(["secret.mp4".to_string()]));
     files.push(("outside.mov", outside));
     let mut prefixed = std::fs::read(&bench.flat).unwrap();
     prefixed.extend(list(&format!("http://{host}/x.ts")).bytes());

@@ -231,7 +231,6 @@ async fn frames_of_uneven_length_play_once_each_and_by_time_at_another_rate() {
     for (name, codec) in [
         ("v.mkv", "-c:v libx264"),
         ("v.mp4", "-c:v libx264"),
-        ("v.mov", "-c:v libx264"),
         ("v.webm", "-c:v libvpx-vp9 -crf 20 -b:v 0 -cpu-used 8"),
         ("v8.webm", "-c:v libvpx -b:v 2M"),
         ("v.flv", "-c:v libx264"),
@@ -245,7 +244,7 @@ async fn frames_of_uneven_length_play_once_each_and_by_time_at_another_rate() {
         assert!((facts.fps - 25.0 / 1.6).abs() < 0.6, "{name}: {facts:?}");
         assert!((facts.seconds - 1.6).abs() < 0.09, "{name}: {facts:?}");
         assert_eq!(played(&file, json!({})).await.unwrap(), kept, "{name}");
-        for rate in [10.0, 16.0, 25.0, 30.0] {
+        for rate in [10.0, 30.0] {
             let got = played(&file, json!({"fps": rate})).await.unwrap();
             assert!((got.len() as f64 - 1.6 * rate).abs() <= 2.0, "{name} at {rate}: {}", got.len());
             assert_eq!(got, nearest(rate, got.len() as u64), "{name} at {rate}");

@@ -375,6 +375,56 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_web_page_that_is_called_a_video_is_refused_as_what_it_is() {
+        let house = house();
+        for name in ["film.mp4", "FILM.MOV", "picture.png"] {
+            let failure = house.bring(name, b"<!doctype html>\n<html><title>Sign in</title></html>").await.unwrap_err();
+            assert_eq!(failure.code, "unreadable_media");
+            assert!(failure.message.contains(name) && failure.message.contains("web page"), "{failure}");
+        }
+        assert_eq!(house.bring("page.html", b"<!doctype html>").await.unwrap().media_type, "text/plain");
+    }
+
+    /// Two frames of the same size, the second cut off or not, with the note that they were taken sideways.
+    fn animation(whole: bool) -> Vec<u8> {
+        let mut still = Cursor::new(Vec::new());
+        DynamicImage::from(picture(24, 16)).write_to(&mut still, ImageFormat::WebP).unwrap();
+        // Behind the outermost header stands the coded picture.
+        let coded = still.into_inner().split_off(12);
+        let chunk = |name: &[u8], content: &[u8]| {
+            [name, &(content.len() as u32).to_le_bytes()[..], content, &vec![0; content.len() % 2]].concat()
+        };
+        let frame =
+            |coded: &[u8]| chunk(b"ANMF", &[&[0, 0, 0, 0, 0, 0, 23, 0, 0, 15, 0, 0, 100, 0, 0, 0][..], coded].concat());
+        let mut broken = coded.clone();
+        if !whole {
+            broken.iter_mut().skip(30).for_each(|byte| *byte = 0xff);
+        }
+        let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let body = [
+            chunk(b"VP8X", &[0x0a, 0, 0, 0, 23, 0, 0, 15, 0, 0]),
+            chunk(b"ANIM", &[0; 6]),
+            frame(&coded),
+            frame(&broken),
+            chunk(b"EXIF", exif),
+        ]
+        .concat();
+        [&b"RIFF"[..], &(body.len() as u32 + 4).to_le_bytes(), b"WEBP", &body].concat()
+    }
+
+    #[tokio::test]
+    async fn animations_stay_as_they_are_and_are_looked_at_to_their_last_frame() {
+        let house = house();
+        let bytes = animation(true);
+        let file = house.bring("a.webp", &bytes).await.unwrap();
+        assert_eq!((file.media_type.as_str(), house.kept(&file) == bytes), ("image/webp", true));
+        // Turned where they are used: one frame alone would be left of it here.
+        let facts = house.intake.media.probe(&house.intake.artifacts.path(file.artifact).unwrap()).await.unwrap();
+        assert_eq!((facts.frames, facts.fps, facts.width, facts.height), (2, 10.0, 16, 24));
+        assert_eq!(house.bring("b.webp", &animation(false)).await.unwrap_err().code, "truncated");
+    }
+
+    #[tokio::test]
     async fn a_digest_is_known_or_not() {
         let house = house();
         let file = house.bring("a.png", &encoded(ImageFormat::Png)).await.unwrap();

@@ -1,4 +1,4 @@
-//! Animated WebP, which ffmpeg (until version 8) cannot read: decoded in this process, frame by frame, and handed to
+//! Animated WebP, which most versions of ffmpeg cannot read: decoded in this process, frame by frame, and handed to
 //! ffmpeg as raw pictures, so that everything behind it is as with any other video.
 
 use std::fs::File;
