@@ -320,6 +320,14 @@ pub struct MediaConfig {
     pub megapixels: u64,
     /// Most frames of one source or result.
     pub frames: u64,
+    /// Memory that one run may write to.
+    pub memory_mb: u64,
+    /// Largest file that a run may write.
+    pub result_mb: u64,
+    /// Decoded frames that one clip may set aside.
+    pub scratch_mb: u64,
+    /// What may stand around the pixels of a picture.
+    pub picture_extra_mb: u64,
     /// Renders that run at once, and as many looks at files beside them; 0: as many as there are processors.
     pub parallel_runs: usize,
 }
@@ -332,6 +340,10 @@ impl Default for MediaConfig {
             run_seconds: 1800,
             megapixels: 100,
             frames: 200_000,
+            memory_mb: 8192,
+            result_mb: 32_768,
+            scratch_mb: 65_536,
+            picture_extra_mb: 64,
             parallel_runs: 0,
         }
     }

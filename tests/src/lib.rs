@@ -6,5 +6,6 @@ pub mod handlers;
 pub mod host;
 pub mod numbered;
 pub mod pictures;
+pub mod played;
 pub mod store_conformance;
 pub mod web;

@@ -287,6 +287,22 @@ pub static SETTINGS: &[Setting] = &[
     whole("media.run_seconds", 1, "seconds", "1800", "Longest time one run of ffmpeg may take."),
     whole("media.megapixels", 1, "million pixels", "100", "Largest frame or picture."),
     whole("media.frames", 1, "frames", "200000", "Most frames of one source or result."),
+    whole("media.memory_mb", 64, "MB", "8192", "Memory that one run of ffmpeg may write to (held on Linux alone)."),
+    whole("media.result_mb", 1, "MB", "32768", "Largest file that a render may write (held on Linux alone)."),
+    whole(
+        "media.scratch_mb",
+        1,
+        "MB",
+        "65536",
+        "Decoded frames that a clip played backwards may set aside on the disk.",
+    ),
+    whole(
+        "media.picture_extra_mb",
+        1,
+        "MB",
+        "64",
+        "What may stand around the pixels of a picture: colour profiles, previews, the short film of a phone.",
+    ),
     whole(
         "media.parallel_runs",
         0,

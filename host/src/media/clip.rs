@@ -58,9 +58,14 @@ impl ClipFrames {
                 Ok(Self::Still(prepared(data, clip.adjust, shape).await?))
             }
             Content::Video { file, picks } => {
-                let reader = reader(media, file, picks.span(), clip, shape)?;
+                let span = picks.span();
+                if picks.reverse {
+                    let frame = reader_format(clip, shape).frame_bytes(shape.width, shape.height) as u64;
+                    media.sets_aside((span.end - span.start).saturating_mul(frame))?;
+                }
+                let reader = reader(media, file, span, clip, shape)?;
                 let (sender, frames) = mpsc::channel(AHEAD);
-                let work = Work { reader, picks: *picks, adjust: clip.adjust, shape, sender };
+                let work = Work { reader, picks: picks.clone(), adjust: clip.adjust, shape, sender };
                 let scratch = scratch.to_path_buf();
                 let decoding = tokio::spawn(async move {
                     let sender = work.sender.clone();
@@ -85,6 +90,10 @@ impl ClipFrames {
 }
 
 /// Adjustments are computed in RGB.
+fn reader_format(clip: &Planned, shape: Shape) -> PixelFormat {
+    if clip.adjust.is_some() { PixelFormat::Rgb24 } else { shape.format }
+}
+
 fn reader(
     media: &Media,
     file: &SourceFile,
@@ -92,7 +101,7 @@ fn reader(
     clip: &Planned,
     shape: Shape,
 ) -> Result<FrameReader, Failure> {
-    let format = if clip.adjust.is_some() { PixelFormat::Rgb24 } else { shape.format };
+    let format = reader_format(clip, shape);
     let target = Target { width: shape.width, height: shape.height, format, fit: clip.fit };
     FrameReader::start(media, &file.path, &file.source, frames, target)
 }
@@ -141,7 +150,8 @@ impl Work {
     async fn forward(mut self) -> Result<(), Failure> {
         let mut at = self.picks.span().start;
         let mut frame = self.read().await?;
-        for wanted in self.picks.forward() {
+        let picks = self.picks.clone();
+        for wanted in picks.forward() {
             while at < wanted {
                 frame = self.read().await?;
                 at += 1;

@@ -4,7 +4,8 @@
 //! tagged so. Sources are converted into it from what they declare; YUV that declares no matrix is read as BT.601, which
 //! is what ffmpeg and OpenCV write when nobody asks for another. RGB frames have full range.
 //!
-//! **Transparency** is laid over black.
+//! **Transparency** is laid over black. **High dynamic range** (PQ, HLG) is brought into that of ordinary screens, one and
+//! the same way for every file: up to 1000 nits, diffuse white at 203.
 
 use std::ffi::OsString;
 use std::ops::Range;
@@ -13,10 +14,12 @@ use std::path::{Path, PathBuf};
 use image::metadata::Orientation;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{ChildStdin, ChildStdout};
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::media::probe::{self, Source, unreadable};
+use crate::media::probe::{self, Hdr, Source, unreadable};
 use crate::media::process::{self, Program, Run};
-use crate::media::{Media, Probe, rate};
+use crate::media::sniff::Signature;
+use crate::media::{Media, Probe, Tools, rate, webp, words};
 use crate::task::Failure;
 
 /// Threads of the encoder: fixed, because what it writes depends on their number.
@@ -103,12 +106,15 @@ pub struct Frame {
 /// Decodes a picture or video into frames of one size and format, in display order, every one exactly once.
 pub struct FrameReader {
     run: Option<Run>,
+    tools: Tools,
     stdout: ChildStdout,
     path: PathBuf,
     format: PixelFormat,
     width: u32,
     height: u32,
     facts: Probe,
+    /// Feeds the program with frames that it cannot decode itself.
+    feeding: Option<AbortOnDropHandle<Result<(), Failure>>>,
     /// Frames that must come.
     wanted: u64,
     given: u64,
@@ -143,11 +149,25 @@ impl FrameReader {
         if source.facts.frames == 0 {
             return Err(Failure::invalid("no_pictures", "the file holds sound alone, but pictures are needed"));
         }
-        let mut run = Run::start(media, Program::Ffmpeg, decode(path, source, &frames, target), false)?;
+        let fed = source.signature == Signature::AnimatedWebp;
+        let mut run = Run::start(media, Program::Ffmpeg, decode(media, path, source, &frames, target), fed)?;
         let stdout = run.stdout()?;
+        let feeding = if fed { Some(webp::feed(path, frames.clone(), run.stdin()?)) } else { None };
         let path = path.to_path_buf();
         let wanted = frames.end.saturating_sub(frames.start);
-        Ok(Self { run: Some(run), stdout, path, format, width, height, facts: source.facts, wanted, given: 0 })
+        Ok(Self {
+            run: Some(run),
+            tools: media.tools.clone(),
+            stdout,
+            path,
+            format,
+            width,
+            height,
+            facts: source.facts,
+            feeding,
+            wanted,
+            given: 0,
+        })
     }
 
     /// What the file is.
@@ -201,9 +221,13 @@ impl FrameReader {
             }
             let ended = run.end().await?;
             if !ended.ok {
-                return Err(unreadable(&process::plain(&ended.said, &self.path)));
+                return Err(words::refusal(&self.tools, &ended.said, &self.path));
             }
             if given != wanted {
+                if let Some(feeding) = self.feeding.take() {
+                    // Why it gave no more is what there is to say.
+                    feeding.await.unwrap_or(Ok(()))?;
+                }
                 return Err(unreadable(&format!("decoding gives {given} of {wanted} frames")));
             }
         }
@@ -221,14 +245,20 @@ pub(super) struct Target {
 }
 
 /// ffmpeg's arguments for reading.
-fn decode(path: &Path, source: &Source, frames: &Range<u64>, target: Target) -> Vec<OsString> {
+fn decode(media: &Media, path: &Path, source: &Source, frames: &Range<u64>, target: Target) -> Vec<OsString> {
     let mut args: Vec<OsString> = ["-nostdin", "-hide_banner", "-v", "error", "-xerror"].map(Into::into).to_vec();
-    if source.signature.is_still() {
-        // Only some versions heed the header of a picture: its orientation is applied below.
-        args.push("-noautorotate".into());
+    if source.signature == Signature::AnimatedWebp {
+        let (width, height) = source.stored;
+        let size = format!("{width}x{height}");
+        args.extend(["-f", "rawvideo", "-pix_fmt", "rgba", "-s", &size, "-i", "pipe:0"].map(Into::into));
+    } else {
+        // Versions differ in what they turn, and none turns all: it is done below. A size that changes in the middle must
+        // not begin the counting of frames anew.
+        args.extend(["-noautorotate", "-reinit_filter", "0"].map(Into::into));
+        args.extend(source.decoder.iter().flat_map(|decoder| ["-c:v", *decoder]).map(Into::into));
+        args.extend(process::input(&media.tools, path, source.signature));
     }
-    args.extend(process::input(path, source.signature));
-    args.extend(["-map", "0:V:0", "-fps_mode", "passthrough", "-vf"].map(Into::into));
+    args.extend(["-map", &format!("0:{}", source.index), "-fps_mode", "passthrough", "-vf"].map(Into::into));
     args.push(filters(source, frames, target).into());
     args.extend(["-f", "rawvideo", "-pix_fmt", target.format.name(), "pipe:1"].map(Into::into));
     args
@@ -238,7 +268,13 @@ fn decode(path: &Path, source: &Source, frames: &Range<u64>, target: Target) -> 
 fn filters(source: &Source, frames: &Range<u64>, target: Target) -> String {
     let Target { width, height, format, fit } = target;
     let mut chain: Vec<String> = Vec::new();
-    if frames.start > 0 || frames.end < source.facts.frames {
+    if !source.signature.is_picture() {
+        // Nothing, as long as the frames keep their size.
+        let (width, height) = source.stored;
+        chain.push(format!("scale={width}:{height}:{SCALER}"));
+    }
+    let is_part = frames.start > 0 || frames.end < source.facts.frames;
+    if is_part && source.signature != Signature::AnimatedWebp {
         chain.push(format!("trim=start_frame={}:end_frame={}", frames.start, frames.end));
     }
     let turn = match source.orientation {
@@ -252,6 +288,7 @@ fn filters(source: &Source, frames: &Range<u64>, target: Target) -> String {
         Orientation::Rotate270FlipH => Some("transpose=cclock,hflip"),
     };
     chain.extend(turn.map(String::from));
+    chain.extend(source.hdr.as_ref().map(tone_mapping));
     if source.facts.has_alpha {
         chain.push("format=gbrap,premultiply=inplace=1,format=gbrp".into());
     }
@@ -278,6 +315,19 @@ fn filters(source: &Source, frames: &Range<u64>, target: Target) -> String {
         }
     }
     chain.join(",")
+}
+
+/// From high dynamic range to ordinary RGB: light is made linear with diffuse white (203 nits) at 1, the primaries become
+/// those of BT.709, and what is brighter than three tenths of that white is bent so that 1000 nits come out as white.
+fn tone_mapping(hdr: &Hdr) -> String {
+    let Hdr { transfer, primaries, matrix, range, is_rgb } = hdr;
+    // Full chroma first: the filter that follows takes no halves of odd sizes.
+    let deep = if *is_rgb { "gbrp16le" } else { "yuv444p10le" };
+    format!(
+        "format={deep},setparams=color_trc={transfer}:color_primaries={primaries}:colorspace={matrix}:range={range},\
+         zscale=t=linear:npl=203:p=bt709:m=gbr,format=gbrpf32le,tonemap=mobius:desat=0:peak=4.926,\
+         zscale=t=bt709:m=gbr:r=pc,format=gbrp"
+    )
 }
 
 /// What a video file is encoded as.

@@ -7,6 +7,8 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use url::Url;
 
@@ -21,6 +23,12 @@ mod roots;
 
 /// How often a file is fetched whose server does not say how long it is, and that turns out to be cut off.
 const FETCHES: u32 = 3;
+
+/// Extensions that nothing but pictures, videos and sound have.
+const MEDIA_EXTENSIONS: [&str; 26] = [
+    "apng", "avi", "avif", "flv", "gif", "heic", "jpeg", "jpg", "m2ts", "m4a", "m4v", "mkv", "mov", "mp3", "mp4",
+    "mpeg", "mpg", "mxf", "ogv", "png", "tiff", "wav", "webm", "webp", "wmv", "y4m",
+];
 
 /// The way in for files. Cheap to clone.
 #[derive(Clone)]
@@ -107,17 +115,11 @@ impl Intake {
         let (from, called) = (path.to_path_buf(), name.clone());
         let media_type = blocking(move || media_type(&from, &called)).await?;
         if picture::is_picture(media_type) {
-            let (from, to, called, pixels) =
-                (path.to_path_buf(), turned.to_path_buf(), name.clone(), self.media.tools.pixels);
-            // A decoder that breaks on a file has found a broken file.
-            let is_turned = tokio::task::spawn_blocking(move || picture::checked(&from, &called, pixels, &to))
-                .await
-                .unwrap_or_else(|_| Err(picture::unreadable(&name, "it cannot be decoded")))?;
-            if is_turned {
+            if self.upright(path, &name, turned).await? {
                 let name = format!("{}.png", names::split(&name).0);
                 return self.artifacts.import_file(turned, &name, Take::Move).await;
             }
-        } else if ["image/", "video/", "audio/"].iter().any(|kind| media_type.starts_with(kind)) {
+        } else if is_media(media_type) || names_media(&name) {
             self.media.probe(path).await.map_err(|e| {
                 let message = format!("The file {name} cannot be used: {}", e.message);
                 Failure { message, ..e }
@@ -125,6 +127,48 @@ impl Intake {
         }
         self.artifacts.import_file(path, &name, Take::Move).await
     }
+
+    /// Checks a picture, and writes it upright to `turned` when it is not; true says so. An animation may have as many
+    /// frames as it likes: decoding them takes no longer than a run of ffmpeg may.
+    async fn upright(&self, path: &Path, name: &str, turned: &Path) -> Result<bool, Failure> {
+        let (from, to, called) = (path.to_path_buf(), turned.to_path_buf(), name.to_string());
+        let tools = self.media.tools.clone();
+        let seconds = tools.seconds;
+        let stop = Arc::new(AtomicBool::new(false));
+        let stopped = stop.clone();
+        let work = tokio::task::spawn_blocking(move || picture::checked(&from, &called, &tools, &to, &stopped));
+        // Whoever stops waiting, be it for a cancelled task, stops the work too.
+        let _stop_at_the_end = StopOnDrop(stop);
+        match tokio::time::timeout(Duration::from_secs(seconds), work).await {
+            // A decoder that breaks on a file has found a broken file.
+            Ok(done) => done.unwrap_or_else(|_| Err(picture::unreadable(name, "it cannot be decoded"))),
+            Err(_) => Err(Failure::denied(
+                "media_too_slow",
+                format!(
+                    "The picture {name} was not decoded within the {seconds} s that the setting `media.run_seconds` allows."
+                ),
+            )),
+        }
+    }
+}
+
+/// Tells work on another thread to stop.
+struct StopOnDrop(Arc<AtomicBool>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+fn is_media(media_type: &str) -> bool {
+    ["image/", "video/", "audio/"].iter().any(|kind| media_type.starts_with(kind))
+}
+
+/// Whether a file is called a video or sound: then it must be one, whatever its first bytes look like.
+fn names_media(name: &str) -> bool {
+    let extension = Path::new(name).extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    MEDIA_EXTENSIONS.contains(&extension.to_ascii_lowercase().as_str())
 }
 
 fn media_type(path: &Path, name: &str) -> Result<&'static str, Failure> {
@@ -158,7 +202,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Failure> +
 #[cfg(test)]
 mod tests {
     use std::io::Cursor;
-    use std::time::Duration;
 
     use image::codecs::jpeg::JpegEncoder;
     use image::{DynamicImage, ImageEncoder, ImageFormat, Rgb, RgbImage};
@@ -305,8 +348,9 @@ mod tests {
             std::fs::write(&path, encoded(format)).unwrap();
             // A hole: it takes no room on the disk, and would take all of it in memory.
             std::fs::File::options().write(true).open(&path).unwrap().set_len(4 << 30).unwrap();
-            let pixels = house.intake.media.tools.pixels;
-            let failure = picture::checked(&path, name, pixels, &path.with_extension("upright")).unwrap_err();
+            let tools = &house.intake.media.tools;
+            let upright = path.with_extension("upright");
+            let failure = picture::checked(&path, name, tools, &upright, &AtomicBool::new(false)).unwrap_err();
             assert_eq!(failure.code, "too_large", "{failure}");
             assert!(failure.message.contains("120x80") && failure.message.contains("4096 MB"), "{failure}");
             let failure = house.intake.media.probe(&path).await.unwrap_err();
@@ -329,6 +373,56 @@ mod tests {
             ("model.v1.safetensors", "application/octet-stream")
         );
         assert_eq!(house.kept(&file), weights);
+    }
+
+    #[tokio::test]
+    async fn a_web_page_that_is_called_a_video_is_refused_as_what_it_is() {
+        let house = house();
+        for name in ["film.mp4", "FILM.MOV", "picture.png"] {
+            let failure = house.bring(name, b"<!doctype html>\n<html><title>Sign in</title></html>").await.unwrap_err();
+            assert_eq!(failure.code, "unreadable_media");
+            assert!(failure.message.contains(name) && failure.message.contains("web page"), "{failure}");
+        }
+        assert_eq!(house.bring("page.html", b"<!doctype html>").await.unwrap().media_type, "text/plain");
+    }
+
+    /// Two frames of the same size, the second cut off or not, with the note that they were taken sideways.
+    fn animation(whole: bool) -> Vec<u8> {
+        let mut still = Cursor::new(Vec::new());
+        DynamicImage::from(picture(24, 16)).write_to(&mut still, ImageFormat::WebP).unwrap();
+        // Behind the outermost header stands the coded picture.
+        let coded = still.into_inner().split_off(12);
+        let chunk = |name: &[u8], content: &[u8]| {
+            [name, &(content.len() as u32).to_le_bytes()[..], content, &vec![0; content.len() % 2]].concat()
+        };
+        let frame =
+            |coded: &[u8]| chunk(b"ANMF", &[&[0, 0, 0, 0, 0, 0, 23, 0, 0, 15, 0, 0, 100, 0, 0, 0][..], coded].concat());
+        let mut broken = coded.clone();
+        if !whole {
+            broken.iter_mut().skip(30).for_each(|byte| *byte = 0xff);
+        }
+        let exif = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0";
+        let body = [
+            chunk(b"VP8X", &[0x0a, 0, 0, 0, 23, 0, 0, 15, 0, 0]),
+            chunk(b"ANIM", &[0; 6]),
+            frame(&coded),
+            frame(&broken),
+            chunk(b"EXIF", exif),
+        ]
+        .concat();
+        [&b"RIFF"[..], &(body.len() as u32 + 4).to_le_bytes(), b"WEBP", &body].concat()
+    }
+
+    #[tokio::test]
+    async fn animations_stay_as_they_are_and_are_looked_at_to_their_last_frame() {
+        let house = house();
+        let bytes = animation(true);
+        let file = house.bring("a.webp", &bytes).await.unwrap();
+        assert_eq!((file.media_type.as_str(), house.kept(&file) == bytes), ("image/webp", true));
+        // Turned where they are used: one frame alone would be left of it here.
+        let facts = house.intake.media.probe(&house.intake.artifacts.path(file.artifact).unwrap()).await.unwrap();
+        assert_eq!((facts.frames, facts.fps, facts.width, facts.height), (2, 10.0, 16, 24));
+        assert_eq!(house.bring("b.webp", &animation(false)).await.unwrap_err().code, "truncated");
     }
 
     #[tokio::test]

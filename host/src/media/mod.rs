@@ -1,10 +1,14 @@
 //! Pictures and videos. ffmpeg and ffprobe run behind this interface and nowhere else.
 //!
 //! - `process.rs`: one run of ffmpeg: guarded, bounded, reaped.
-//! - `sniff.rs`: pictures are known by their first bytes.
+//! - `words.rs`: what it said, told to people.
+//! - `sniff.rs`: pictures are known by their first bytes, and so is what cannot be read.
 //! - `header.rs`: the size of a picture, before anything is read whole.
 //! - `whole.rs`: whether a file is as long as it says.
 //! - `probe.rs`: what a file is: frames counted, size as displayed, rate.
+//! - `streams.rs`: what ffprobe says about a file.
+//! - `timing.rs`: when the frames of a video are shown.
+//! - `webp.rs`: animated WebP, decoded here.
 //! - `frames.rs`: raw frames in and out of ffmpeg, for those that compute on pixels.
 //! - `timeline.rs`: the JSON of `render`, parsed and checked.
 //! - `plan.rs`: which frames of which file a timeline means.
@@ -34,8 +38,12 @@ mod probe;
 mod process;
 mod render;
 mod sniff;
+mod streams;
 mod timeline;
+mod timing;
+mod webp;
 mod whole;
+mod words;
 
 /// ffmpeg, ffprobe and the limits they run under. Cheap to clone; clones share the limits.
 #[derive(Clone, Debug)]
@@ -58,6 +66,14 @@ pub struct Tools {
     pub pixels: u64,
     /// Frames of one source or one result.
     pub frames: u64,
+    /// Bytes of memory that one run may write to. Held on Linux alone.
+    pub memory: u64,
+    /// Bytes of one result. Held on Linux alone.
+    pub result: u64,
+    /// Bytes of decoded frames that one clip may set aside on the disk.
+    pub scratch: u64,
+    /// Bytes that may stand around the pixels of a picture: colour profiles, previews, the short film of a phone.
+    pub picture_extra: u64,
     /// Renders that run at once, and as many looks at files beside them; 0: as many as there are processors.
     pub parallel_runs: usize,
 }
@@ -70,6 +86,10 @@ impl From<&MediaConfig> for Tools {
             seconds: config.run_seconds,
             pixels: config.megapixels.saturating_mul(1_000_000),
             frames: config.frames,
+            memory: config.memory_mb.saturating_mul(1 << 20),
+            result: config.result_mb.saturating_mul(1 << 20),
+            scratch: config.scratch_mb.saturating_mul(1 << 20),
+            picture_extra: config.picture_extra_mb.saturating_mul(1 << 20),
             parallel_runs: config.parallel_runs,
         }
     }
@@ -147,6 +167,23 @@ impl Media {
     pub async fn frame_png(&self, path: &Path, frame: u64) -> Result<Vec<u8>, Failure> {
         let _room = self.looks.acquire().await;
         render::frame_png(self, path, frame).await
+    }
+
+    /// Code `media_too_large` when so many bytes of decoded frames are too many for the disk.
+    fn sets_aside(&self, bytes: u64) -> Result<(), Failure> {
+        let most = self.tools.scratch;
+        if bytes <= most {
+            return Ok(());
+        }
+        Err(Failure::denied(
+            "media_too_large",
+            format!(
+                "playing the clip backwards would set {} MB of decoded frames aside, more than the {} MB that the setting \
+                 `media.scratch_mb` allows: take a shorter range or a smaller size",
+                bytes >> 20,
+                most >> 20
+            ),
+        ))
     }
 
     /// Code `media_too_large` when a frame of this size is over the limit.

@@ -3,13 +3,14 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::media::frames::{Fit, PixelFormat};
 use crate::media::pixels::Adjust;
 use crate::media::probe::{self, Source};
 use crate::media::timeline::{ClipSource, Fade, OutputKind, Range, Timeline, invalid};
-use crate::media::{Kind, Media};
+use crate::media::{Kind, Media, Probe, timing};
 use crate::task::Failure;
 
 /// The rate of a result without any video.
@@ -55,9 +56,11 @@ pub(super) struct SourceFile {
     pub source: Source,
 }
 
-/// Which frames of a source are shown, in this order. Output frame i of the resampled source is source frame
-/// `round(i · source rate / rate)`, halves up, but never beyond the last.
-#[derive(Clone, Copy, Debug, PartialEq)]
+/// Which frames of a source are shown, in this order. Output frame i of the resampled source is the source frame nearest in
+/// time to i / rate, the later one of two that are as near: `round(i · source rate / rate)`, halves up, but never beyond
+/// the last. Where the frames of the source have times of their own, those count; and as a frame stays until the next one
+/// comes, none is then shown more than one frame (1 / source rate) before its time.
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Picks {
     /// First frame, counted after resampling.
     begin: u64,
@@ -67,16 +70,40 @@ pub(super) struct Picks {
     /// Last frame of the source.
     last: u64,
     pub reverse: bool,
+    /// Of the source, when they count.
+    times: Option<Times>,
+}
+
+/// When the frames of a source without constant rate are shown.
+#[derive(Clone, Debug, PartialEq)]
+struct Times {
+    /// In seconds from the first frame.
+    of_frames: Arc<[f64]>,
+    /// Frames a second of the clip.
+    rate: f64,
+    /// Seconds that a frame may be shown before its time.
+    early: f64,
 }
 
 impl Picks {
-    /// Finds the range in a source of `frames` (at least 1) frames.
-    fn of(range: &Range, frames: u64, fps: f64) -> Result<Self, String> {
+    /// Finds the range in a source of at least one frame. `times`: of its frames, when it has no constant rate.
+    fn of(range: &Range, facts: &Probe, times: Option<&Arc<[f64]>>) -> Result<Self, String> {
+        let Probe { frames, fps, .. } = *facts;
         let step = match range.fps {
             Some(rate) if fps > 0.0 => fps / rate,
             _ => 1.0,
         };
-        let available = ((frames as f64 / step).round() as u64).max(1);
+        let times = match (range.fps, times) {
+            (Some(rate), Some(times)) if fps > 0.0 => {
+                Some(Times { of_frames: times.clone(), rate, early: fps.recip() })
+            }
+            _ => None,
+        };
+        let available = match &times {
+            Some(times) => facts.seconds * times.rate,
+            None => frames as f64 / step,
+        };
+        let available = (available.round() as u64).max(1);
         let left = available.saturating_sub(range.start);
         let count = range.frames.map_or(left, |count| count.get());
         if count == 0 || count > left {
@@ -89,22 +116,26 @@ impl Picks {
             ));
         }
         let begin = if range.from_end { left - count } else { range.start };
-        Ok(Self { begin, count, step, last: frames.saturating_sub(1), reverse: range.reverse })
+        Ok(Self { begin, count, step, last: frames.saturating_sub(1), reverse: range.reverse, times })
     }
 
     /// The source frames in the order of the source; a frame may come several times.
-    pub fn forward(self) -> impl Iterator<Item = u64> {
-        (self.begin..self.begin.saturating_add(self.count)).map(move |i| self.source_frame(i))
+    pub fn forward(&self) -> impl Iterator<Item = u64> {
+        (self.begin..self.begin.saturating_add(self.count)).map(|i| self.source_frame(i))
     }
 
     /// What must be decoded.
-    pub fn span(self) -> std::ops::Range<u64> {
+    pub fn span(&self) -> std::ops::Range<u64> {
         let end = self.begin.saturating_add(self.count).saturating_sub(1);
         self.source_frame(self.begin)..self.source_frame(end) + 1
     }
 
-    fn source_frame(self, i: u64) -> u64 {
-        ((i as f64 * self.step).round() as u64).min(self.last)
+    fn source_frame(&self, i: u64) -> u64 {
+        let frame = match &self.times {
+            Some(Times { of_frames, rate, early }) => timing::nearest(of_frames, i as f64 / rate, *early),
+            None => (i as f64 * self.step).round() as u64,
+        };
+        frame.min(self.last)
     }
 }
 
@@ -137,12 +168,13 @@ impl Plan {
             let (content, frames) = match (&clip.source, file) {
                 (ClipSource::Video { range, .. }, Some(file)) => {
                     let facts = &file.source.facts;
-                    let picks = Picks::of(range, facts.frames, facts.fps)
+                    let picks = Picks::of(range, facts, file.source.times.as_ref())
                         .map_err(|why| Failure::invalid("range_outside_source", format!("`/clips/{i}` {why}")))?;
                     if facts.fps > 0.0 {
                         rate.get_or_insert(range.fps.unwrap_or(facts.fps));
                     }
-                    (Content::Video { file: file.clone(), picks }, picks.count)
+                    let count = picks.count;
+                    (Content::Video { file: file.clone(), picks }, count)
                 }
                 (ClipSource::Still { frames, .. }, Some(file)) => (Content::Still(file.clone()), frames.get()),
                 (ClipSource::Color { rgb, frames }, _) => (Content::Color(*rgb), frames.get()),
@@ -219,8 +251,13 @@ mod tests {
     use super::*;
     use crate::media::timeline::Curve;
 
+    fn facts(frames: u64, fps: f64, seconds: f64) -> Probe {
+        let (width, height, has_audio, has_alpha) = (96, 64, false, false);
+        Probe { kind: Kind::Video, frames, fps, width, height, seconds, has_audio, has_alpha }
+    }
+
     fn picks(range: Range) -> Vec<u64> {
-        let picks = Picks::of(&range, 10, 24.0).unwrap();
+        let picks = Picks::of(&range, &facts(10, 24.0, 10.0 / 24.0), None).unwrap();
         let frames: Vec<u64> = picks.forward().collect();
         assert_eq!(picks.span(), frames[0]..frames[frames.len() - 1] + 1);
         frames
@@ -248,13 +285,26 @@ mod tests {
     }
 
     #[test]
+    fn frames_with_times_of_their_own_are_taken_by_those() {
+        let times: Arc<[f64]> = [0.0, 0.1, 0.2, 1.0, 1.1].into();
+        let facts = facts(5, 5.0 / 1.2, 1.2);
+        let at = |fps| {
+            let picks = Picks::of(&Range { fps, ..Range::default() }, &facts, Some(&times)).unwrap();
+            assert_eq!(picks.forward().count() as u64, picks.count);
+            picks.forward().collect::<Vec<_>>()
+        };
+        assert_eq!(at(Some(10.0)), [0, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4]);
+        assert_eq!(at(None), [0, 1, 2, 3, 4], "each once, unless another rate is asked for");
+    }
+
+    #[test]
     fn ranges_that_the_source_does_not_have_are_refused() {
         let range = Range::default();
         for (start, frames, from_end) in
             [(10, 0, false), (0, 11, false), (8, 3, true), (10, 0, true), (u64::MAX, 1, false)]
         {
             let range = Range { start, frames: NonZeroU64::new(frames), from_end, ..range };
-            let why = Picks::of(&range, 10, 24.0).unwrap_err();
+            let why = Picks::of(&range, &facts(10, 24.0, 10.0 / 24.0), None).unwrap_err();
             assert!(why.contains("has 10 frames"), "{why}");
         }
     }

@@ -1,13 +1,15 @@
-//! One run of ffmpeg or ffprobe: guarded against what a hostile file could ask of it, bounded in time, killed and reaped
-//! when nobody waits for it any more.
+//! One run of ffmpeg or ffprobe: guarded against what a hostile file could ask of it, bounded in time, memory and output,
+//! killed and reaped when nobody waits for it any more.
 
 use std::ffi::{OsStr, OsString};
 use std::future::Future;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 use std::pin::Pin;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use rustix::process::Signal;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::task::JoinHandle;
@@ -52,9 +54,12 @@ impl Program {
 }
 
 /// The arguments that open `path` as input and nothing else: the file protocol alone, and either the one demuxer that
-/// its first bytes name or a list of those that never open a second file.
-pub(super) fn input(path: &Path, signature: Signature) -> Vec<OsString> {
-    let mut args: Vec<OsString> = ["-protocol_whitelist", "file", "-format_whitelist"].map(OsString::from).to_vec();
+/// its first bytes name or a list of those that never open a second file. Frames beyond the limit are not decoded.
+pub(super) fn input(tools: &Tools, path: &Path, signature: Signature) -> Vec<OsString> {
+    // Decoders work on whole blocks: room for those at the border. The exact limit is held by who asks for the size.
+    let most = tools.pixels.saturating_mul(2).min(i32::MAX as u64).to_string();
+    let mut args: Vec<OsString> =
+        ["-max_pixels", &most, "-protocol_whitelist", "file", "-format_whitelist"].map(OsString::from).to_vec();
     match signature.demuxer() {
         Some(demuxer) => args.extend([demuxer, "-f", demuxer].map(OsString::from)),
         None => args.push(CONTAINERS.into()),
@@ -71,7 +76,7 @@ pub(super) struct Run {
     child: Child,
     said: JoinHandle<String>,
     limit: Pin<Box<Sleep>>,
-    seconds: u64,
+    tools: Tools,
 }
 
 /// How a run ended.
@@ -98,13 +103,14 @@ impl Run {
             .stderr(Stdio::piped())
             .kill_on_drop(true);
         let mut child = command.spawn().map_err(|e| cannot_start(program, tools, &e))?;
+        confine(&child, tools);
         let stderr = child.stderr.take();
         Ok(Self {
             program,
             child,
             said: tokio::spawn(tail(stderr)),
             limit: Box::pin(tokio::time::sleep(Duration::from_secs(tools.seconds))),
-            seconds: tools.seconds,
+            tools: tools.clone(),
         })
     }
 
@@ -123,7 +129,7 @@ impl Run {
         tokio::select! {
             biased;
             done = work => Ok(done),
-            () = self.limit.as_mut() => Err(too_long(self.program, self.seconds)),
+            () = self.limit.as_mut() => Err(too_long(self.program, self.tools.seconds)),
         }
     }
 
@@ -132,7 +138,7 @@ impl Run {
         let program = self.program;
         let status = tokio::select! {
             status = self.child.wait() => status,
-            () = self.limit.as_mut() => return Err(too_long(program, self.seconds)),
+            () = self.limit.as_mut() => return Err(too_long(program, self.tools.seconds)),
         };
         let status = status
             .map_err(|e| Failure::internal("media_failed", format!("cannot wait for {}: {e}", program.name())))?;
@@ -148,12 +154,54 @@ impl Run {
             )
             .with_detail(said));
         }
+        if !status.success()
+            && let Some(limit) = stopped_by(&self.tools, status, &said)
+        {
+            return Err(limit.with_detail(said));
+        }
         Ok(Ended { ok: status.success(), said })
     }
 
     fn no_pipe(&self, which: &str) -> Failure {
         Failure::internal("media_failed", format!("the {which} of {} is already in use", self.program.name()))
     }
+}
+
+/// Bounds what a program may use, where the system lets its parent do so: memory that it writes to, and the length of the
+/// file that it writes. It has hardly begun by then.
+#[cfg(target_os = "linux")]
+fn confine(child: &Child, tools: &Tools) {
+    use rustix::process::{Pid, Resource, Rlimit, getrlimit, prlimit};
+
+    let Some(pid) = child.id().and_then(|id| Pid::from_raw(id.cast_signed())) else { return };
+    for (resource, bytes) in [(Resource::Data, tools.memory), (Resource::Fsize, tools.result)] {
+        // No more than this process may have itself.
+        let most = getrlimit(resource).maximum.map_or(bytes, |most| most.min(bytes));
+        if let Err(e) = prlimit(Some(pid), resource, Rlimit { current: Some(most), maximum: Some(most) })
+            && e != rustix::io::Errno::SRCH
+        {
+            tracing::warn!(error = %e, "a run of ffmpeg is not bounded in memory and in the length of its file");
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+fn confine(_: &Child, _: &Tools) {}
+
+/// The failure of a program that ran into one of its bounds.
+fn stopped_by(tools: &Tools, status: ExitStatus, said: &str) -> Option<Failure> {
+    let too_large = |what: &str, bytes: u64, setting: &str| {
+        let megabytes = bytes >> 20;
+        let message = format!("{what} more than the {megabytes} MB that the setting `{setting}` allows");
+        Some(Failure::denied("media_too_large", message))
+    };
+    if status.signal() == Some(Signal::XFSZ.as_raw()) || said.contains("File too large") {
+        return too_large("the result takes", tools.result, "media.result_mb");
+    }
+    if said.contains("Cannot allocate memory") || said.contains("malloc") {
+        return too_large("working on the file takes", tools.memory, "media.memory_mb");
+    }
+    None
 }
 
 /// What a program said, in one line fit for people: without addresses in memory and without the path of `file`, which

@@ -18,7 +18,7 @@ use crate::media::plan::{Plan, Planned};
 use crate::media::process::{self, Program, Run};
 use crate::media::sniff::Signature;
 use crate::media::timeline::{Fade, Output, OutputKind, Timeline};
-use crate::media::{Media, Rendered, probe};
+use crate::media::{Media, Rendered, probe, words};
 use crate::task::Failure;
 
 /// Bit rate of the sound that is laid under a video.
@@ -188,19 +188,20 @@ async fn with_sound(media: &Media, video: &Path, sound: &Path, plan: &Plan, work
     let seconds = format!("{:.6}", plan.frames as f64 / plan.fps);
     let mut args: Vec<OsString> = ["-nostdin", "-hide_banner", "-v", "error", "-y"].map(Into::into).to_vec();
     for input in [video, sound] {
-        args.extend(process::input(input, Signature::of(input).await?));
+        args.extend(process::input(&media.tools, input, Signature::of(input).await?));
     }
     args.extend(
         ["-map", "0:v:0", "-map", "1:a:0", "-c:v", "copy", "-c:a", "aac", "-b:a", AUDIO_BIT_RATE].map(Into::into),
     );
-    args.extend(["-af".into(), format!("apad,atrim=end={seconds}").into()]);
+    // Sound that begins late in its file begins as late here.
+    args.extend(["-af".into(), format!("aresample=async=1:first_pts=0,apad,atrim=end={seconds}").into()]);
     args.extend(["-bitexact", "-map_metadata", "-1", "-movflags", "+faststart", "-f", "mp4"].map(Into::into));
     let mut url = OsString::from("file:");
     url.push(&path);
     args.push(url);
     let ended = Run::start(media, Program::Ffmpeg, args, false)?.end().await?;
     if !ended.ok {
-        return Err(probe::unreadable(&format!("the sound cannot be used: {}", process::plain(&ended.said, sound))));
+        return Err(words::refusal(&media.tools, &ended.said, sound));
     }
     Ok(path)
 }

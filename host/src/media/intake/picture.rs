@@ -4,44 +4,52 @@
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use image::codecs::gif::GifDecoder;
-use image::codecs::png::{CompressionType, FilterType, PngEncoder};
+use image::codecs::png::{CompressionType, FilterType, PngDecoder, PngEncoder};
+use image::codecs::webp::WebPDecoder;
 use image::metadata::Orientation;
 use image::{AnimationDecoder, DynamicImage, ImageDecoder, ImageEncoder, ImageError, ImageFormat, ImageReader, Limits};
 
 use crate::media::header::Header;
+use crate::media::{Tools, whole};
 use crate::task::Failure;
-
-/// Working space that a decoder may use besides the pixels.
-const WORKING_BYTES: u64 = 256 << 20;
 
 /// Whether a media type is one that is decoded here.
 pub(super) fn is_picture(media_type: &str) -> bool {
     matches!(media_type, "image/png" | "image/jpeg" | "image/gif" | "image/webp" | "image/bmp" | "image/tiff")
 }
 
-/// Decodes a picture. One that is not upright is written upright to `turned`, without loss, as PNG; true says so. Codes:
-/// `truncated` (cut off or broken), `too_large` (more than so many pixels, or far more bytes than its pixels can take).
-pub(super) fn checked(path: &Path, name: &str, pixels: u64, turned: &Path) -> Result<bool, Failure> {
+/// Decodes a picture. One that is not upright is written upright to `turned`, without loss, as PNG; true says so (not of
+/// animations, which are turned where they are used). `stop` ends the work at the next frame. Codes: `truncated` (cut off
+/// or broken), `too_large` (more pixels, frames or memory than the settings allow, or far more bytes than its pixels can
+/// take).
+pub(super) fn checked(
+    path: &Path,
+    name: &str,
+    tools: &Tools,
+    turned: &Path,
+    stop: &AtomicBool,
+) -> Result<bool, Failure> {
     // Before anything reads the file whole.
-    let header = Header::read(path).map_err(|e| broken(name, e))?;
-    fits(name, pixels, header)?;
+    let header = Header::read(path, tools.picture_extra).map_err(|e| broken(name, tools, e))?;
+    fits(name, tools.pixels, header)?;
 
     let file = File::open(path).map_err(|e| unreadable(name, &e.to_string()))?;
     let mut reader =
         ImageReader::new(BufReader::new(file)).with_guessed_format().map_err(|e| unreadable(name, &e.to_string()))?;
     let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(pixels.saturating_mul(8).saturating_add(WORKING_BYTES));
+    limits.max_alloc = Some(tools.memory);
     reader.limits(limits);
     let format = reader.format();
 
-    let mut decoder = reader.into_decoder().map_err(|e| broken(name, e))?;
+    let mut decoder = reader.into_decoder().map_err(|e| broken(name, tools, e))?;
     let profile = decoder.icc_profile().ok().flatten();
-    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| broken(name, e))?;
-    complete(path, name, format)?;
+    let mut picture = DynamicImage::from_decoder(decoder).map_err(|e| broken(name, tools, e))?;
+    let is_animation = complete(path, name, format, tools, stop)?;
 
-    if header.orientation == Orientation::NoTransforms {
+    if is_animation || header.orientation == Orientation::NoTransforms {
         return Ok(false);
     }
     picture.apply_orientation(header.orientation);
@@ -71,43 +79,65 @@ fn fits(name: &str, pixels: u64, header: Header) -> Result<(), Failure> {
     }
 }
 
-/// What the decoders do not notice: a JPEG that ends in the middle is filled up with grey, and of a moving GIF only the
-/// first picture was looked at.
-fn complete(path: &Path, name: &str, format: Option<ImageFormat>) -> Result<(), Failure> {
-    let open = || File::open(path).map(BufReader::new).map_err(|e| unreadable(name, &e.to_string()));
-    match format {
+/// What the decoders do not notice: a JPEG that ends in the middle is filled up with grey, and of an animation only the
+/// first frame was looked at. True: it has several frames.
+fn complete(
+    path: &Path,
+    name: &str,
+    format: Option<ImageFormat>,
+    tools: &Tools,
+    stop: &AtomicBool,
+) -> Result<bool, Failure> {
+    let cannot = |e: std::io::Error| unreadable(name, &e.to_string());
+    let open = || File::open(path).map(BufReader::new).map_err(cannot);
+    let wrong = |e| broken(name, tools, e);
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(tools.memory);
+    let frames = match format {
         Some(ImageFormat::Jpeg) => {
-            let bytes = std::fs::read(path).map_err(|e| unreadable(name, &e.to_string()))?;
-            if jpeg_ends(&bytes) { Ok(()) } else { Err(unreadable(name, "it ends before its last line")) }
+            let whole = whole::jpeg_ends(path).map_err(cannot)?;
+            return if whole { Ok(false) } else { Err(unreadable(name, "it ends before its last line")) };
         }
         Some(ImageFormat::Gif) => {
-            let mut decoder = GifDecoder::new(open()?).map_err(|e| broken(name, e))?;
-            let mut limits = Limits::no_limits();
-            limits.max_alloc = Some(u64::from(u32::MAX));
-            decoder.set_limits(limits).map_err(|e| broken(name, e))?;
-            decoder.into_frames().try_for_each(|frame| frame.map(drop)).map_err(|e| broken(name, e))
+            let mut decoder = GifDecoder::new(open()?).map_err(wrong)?;
+            decoder.set_limits(limits).map_err(wrong)?;
+            decoder.into_frames()
         }
-        _ => Ok(()),
+        Some(ImageFormat::WebP) => {
+            let decoder = WebPDecoder::new(open()?).map_err(wrong)?;
+            if !decoder.has_animation() {
+                return Ok(false);
+            }
+            decoder.into_frames()
+        }
+        Some(ImageFormat::Png) => {
+            let decoder = PngDecoder::with_limits(open()?, limits).map_err(wrong)?;
+            if !decoder.is_apng().map_err(wrong)? {
+                return Ok(false);
+            }
+            decoder.apng().map_err(wrong)?.into_frames()
+        }
+        _ => return Ok(false),
+    };
+    let mut count: u64 = 0;
+    for frame in frames {
+        match frame {
+            // Animations of more than 8 bits a channel: whoever works with them has a decoder for that.
+            Err(ImageError::Unsupported(_)) => return Ok(true),
+            frame => drop(frame.map_err(wrong)?),
+        }
+        count += 1;
+        if count > tools.frames {
+            let most = tools.frames;
+            let message = format!("The picture {name} has more than the {most} frames that `media.frames` allows.");
+            return Err(Failure::denied("too_large", message));
+        }
+        if stop.load(Ordering::Relaxed) {
+            // Nobody waits for this any more.
+            return Err(Failure::denied("media_too_slow", format!("Decoding the picture {name} was broken off.")));
+        }
     }
-}
-
-/// Whether a JPEG has its end marker. Marker segments are skipped by their length, for a preview inside of one has an end
-/// of its own.
-fn jpeg_ends(bytes: &[u8]) -> bool {
-    let mut at = 2;
-    while let Some(rest) = bytes.get(at..) {
-        at += match rest {
-            // Standing alone: stuffing, restart markers, a fill byte.
-            [0xff, 0x00 | 0x01 | 0xd0..=0xd8, ..] => 2,
-            [0xff, 0xff, ..] => 1,
-            [0xff, 0xd9, ..] => return true,
-            [0xff, _, high, low, ..] => 2 + usize::from(u16::from_be_bytes([*high, *low])),
-            [0xff, ..] | [] => return false,
-            // Picture data up to the next marker.
-            _ => rest.iter().position(|byte| *byte == 0xff).unwrap_or(rest.len()),
-        };
-    }
-    false
+    Ok(count > 1)
 }
 
 fn write(picture: &DynamicImage, profile: Option<Vec<u8>>, to: &Path) -> Result<(), ImageError> {
@@ -127,10 +157,12 @@ fn write(picture: &DynamicImage, profile: Option<Vec<u8>>, to: &Path) -> Result<
     Ok(())
 }
 
-fn broken(name: &str, error: ImageError) -> Failure {
+fn broken(name: &str, tools: &Tools, error: ImageError) -> Failure {
     match error {
         ImageError::Limits(_) => {
-            Failure::denied("too_large", format!("The picture {name} needs more memory than a picture may have."))
+            let most = tools.memory >> 20;
+            let message = format!("The picture {name} needs more than the {most} MB that `media.memory_mb` allows.");
+            Failure::denied("too_large", message)
         }
         error => unreadable(name, &error.to_string()),
     }
@@ -141,22 +173,4 @@ pub(super) fn unreadable(name: &str, why: &str) -> Failure {
         "truncated",
         format!("The picture {name} is cut off or broken: {}. Send it again, whole.", why.trim_end_matches('.')),
     )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_end_of_a_jpeg_is_the_one_outside_of_its_segments() {
-        let preview = [0xff, 0xd8, 0xff, 0xe1, 0, 6, 0xff, 0xd8, 0xff, 0xd9];
-        let data = [0xff, 0xda, 0, 3, 1, 7, 7, 0xff, 0, 7, 0xff, 0xd0, 7];
-        let mut jpeg = [preview.as_slice(), &data].concat();
-        assert!(!jpeg_ends(&jpeg));
-        jpeg.extend([0xff, 0xff, 0xd9]);
-        assert!(jpeg_ends(&jpeg));
-        jpeg.extend(b"trailing film of a phone");
-        assert!(jpeg_ends(&jpeg));
-        assert!(!jpeg_ends(&jpeg[..9]) && !jpeg_ends(&[]) && !jpeg_ends(&[0xff, 0xd8, 0xff]));
-    }
 }

@@ -1,0 +1,46 @@
+//! A source seen through `render`: what plays when it stands alone in a timeline.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Result, ensure};
+use enginehouse::digest::Digest;
+use enginehouse::media::frames::{Fit, Frame, PixelFormat};
+use enginehouse::media::{Media, Rendered};
+use enginehouse::task::Failure;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use crate::numbered::{media, numbers, read};
+
+/// A render, and the folder that it lies in for as long as this lives.
+pub struct Played {
+    pub made: Rendered,
+    _folder: TempDir,
+}
+
+/// Renders one clip of a file with these members (`{}`: all of it, as it is) and these of the output.
+pub async fn play(media: &Media, file: &Path, clip: &Value, output: &Value) -> Result<Played, Failure> {
+    let folder = tempfile::tempdir().map_err(|e| Failure::internal("test", e.to_string()))?;
+    let mut whole = json!({ "video": { "$artifact": Digest::of(b"source") } });
+    if let (Some(whole), Some(members)) = (whole.as_object_mut(), clip.as_object()) {
+        whole.extend(members.clone());
+    }
+    let timeline = json!({ "output": output, "clips": [whole] });
+    let find = |_| Ok::<PathBuf, Failure>(file.to_path_buf());
+    let made = media.render(&timeline, &find, folder.path()).await?;
+    Ok(Played { made, _folder: folder })
+}
+
+/// The numbers that play when one clip of a file is rendered.
+pub async fn played(file: &Path, clip: Value) -> Result<Vec<u64>> {
+    let played = play(&media(), file, &clip, &json!({})).await?;
+    let numbers = numbers(&played.made.path).await?;
+    ensure!(numbers.len() as u64 == played.made.frames, "{} frames were promised", played.made.frames);
+    Ok(numbers)
+}
+
+/// The frames that play, without loss, as RGB.
+pub async fn frames(file: &Path, clip: Value) -> Result<Vec<Frame>> {
+    let played = play(&media(), file, &clip, &json!({"lossless": true})).await?;
+    read(&played.made.path, (played.made.width, played.made.height), PixelFormat::Rgb24, Fit::Stretch).await
+}
