@@ -357,7 +357,6 @@ async fn what_cannot_be_rendered_is_refused_and_leaves_nothing() {
         (json!({"clips": [clip, clip], "fades": [{"after": 0, "frames": 11}]}), "invalid_timeline", "no more than"),
         (json!({"clips": [{"color": "#000000"}]}), "invalid_timeline", "/output/width"),
         (json!({"clips": [{"still": text}]}), "unreadable_media", "/clips/0"),
-        (json!({"clips": [clip], "layers": []}), "layers_not_supported", "layers"),
     ] {
         let failure = bench.fails(timeline).await;
         assert_eq!(failure.code, code);

@@ -4,8 +4,8 @@
 //! tagged so. Sources are converted into it from what they declare; YUV that declares no matrix is read as BT.601, which
 //! is what ffmpeg and OpenCV write when nobody asks for another. RGB frames have full range.
 //!
-//! **Transparency** is laid over black. **High dynamic range** (PQ, HLG) is brought into that of ordinary screens, one and
-//! the same way for every file: up to 1000 nits, diffuse white at 203.
+//! **Transparency** is laid over black, except in [`PixelFormat::Rgba`]. **High dynamic range** (PQ, HLG) is brought into
+//! that of ordinary screens, one and the same way for every file: up to 1000 nits, diffuse white at 203.
 
 use std::ffi::OsString;
 use std::ops::Range;
@@ -33,6 +33,8 @@ const SCALER: &str = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp
 pub enum PixelFormat {
     /// Packed, 3 bytes a pixel.
     Rgb24,
+    /// Packed, 4 bytes a pixel; colours are multiplied by alpha. For reading alone.
+    Rgba,
     /// Planar, chroma halved in both directions: even sizes alone.
     Yuv420p,
     /// Planar, full chroma: any size.
@@ -50,6 +52,7 @@ impl PixelFormat {
         let pixels = width as usize * height as usize;
         match self {
             PixelFormat::Rgb24 | PixelFormat::Yuv444p => pixels * 3,
+            PixelFormat::Rgba => pixels * 4,
             PixelFormat::Yuv420p => pixels + pixels / 4 * 2,
         }
     }
@@ -57,6 +60,7 @@ impl PixelFormat {
     fn name(self) -> &'static str {
         match self {
             PixelFormat::Rgb24 => "rgb24",
+            PixelFormat::Rgba => "rgba",
             PixelFormat::Yuv420p => "yuv420p",
             PixelFormat::Yuv444p => "yuv444p",
         }
@@ -66,7 +70,7 @@ impl PixelFormat {
     /// YUV inside the scaler, with one matrix for both ways as long as none is named.
     fn convert(self) -> String {
         let colours = match self {
-            PixelFormat::Rgb24 => "out_range=pc",
+            PixelFormat::Rgb24 | PixelFormat::Rgba => "out_range=pc",
             PixelFormat::Yuv420p | PixelFormat::Yuv444p => "out_range=tv:out_color_matrix=bt709",
         };
         format!("{SCALER}:{colours},format={}", self.name())
@@ -290,7 +294,8 @@ fn filters(source: &Source, frames: &Range<u64>, target: Target) -> String {
     chain.extend(turn.map(String::from));
     chain.extend(source.hdr.as_ref().map(tone_mapping));
     if source.facts.has_alpha {
-        chain.push("format=gbrap,premultiply=inplace=1,format=gbrp".into());
+        let black = if format == PixelFormat::Rgba { "" } else { ",format=gbrp" };
+        chain.push(format!("format=gbrap,premultiply=inplace=1{black}"));
     }
     let convert = format.convert();
     let scale = |w: u32, h: u32| format!("scale={w}:{h}:{convert}");
@@ -362,6 +367,9 @@ impl FrameWriter {
     /// Starts encoding into `path`; a file that is there is replaced.
     pub async fn create(media: &Media, path: &Path, spec: VideoSpec) -> Result<Self, Failure> {
         spec.format.check(spec.width, spec.height)?;
+        if spec.format == PixelFormat::Rgba {
+            return Err(Failure::internal("media_failed", "videos are written without transparency"));
+        }
         media.fits(spec.width.into(), spec.height.into(), "the wanted frame")?;
         let mut part = path.as_os_str().to_owned();
         part.push(".part");

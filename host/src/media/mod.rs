@@ -14,6 +14,7 @@
 //! - `plan.rs`: which frames of which file a timeline means.
 //! - `clip.rs`: the frames of one clip, decoded ahead.
 //! - `pixels.rs`: adjusting, blending, sharpening.
+//! - `layers/`: pictures, videos, shapes and text over the frames of a timeline.
 //! - `render.rs`: a timeline becomes one file.
 //! - `intake.rs`: files of users become artifacts: pictures upright, broken files refused.
 
@@ -32,6 +33,7 @@ mod clip;
 pub mod frames;
 mod header;
 pub mod intake;
+mod layers;
 mod pixels;
 mod plan;
 mod probe;
@@ -150,8 +152,8 @@ impl Media {
     /// Renders a timeline (the JSON of `media.render` in `wit/media.wit`) into a new file in `folder`, which must exist.
     /// `source` gives the file of a digest. Waits for room: [`Tools::parallel_runs`].
     ///
-    /// Codes: `invalid_timeline`, `range_outside_source`, `layers_not_supported`, `unreadable_media`, `no_pictures`,
-    /// `no_sound`, `media_too_large`, `media_too_slow`, `ffmpeg_missing`, and those of `source`.
+    /// Codes: `invalid_timeline`, `range_outside_source`, `unreadable_media`, `no_pictures`, `no_sound`,
+    /// `media_too_large`, `media_too_slow`, `ffmpeg_missing`, and those of `source`.
     pub async fn render(
         &self,
         timeline: &Value,

@@ -55,11 +55,11 @@ fn to_byte(value: f32) -> u8 {
     (value + 0.5) as u8
 }
 
-/// Packed RGB as planes: BT.709, limited range; the chroma of 4:2:0 is that of the mean of its four pixels.
+/// Packed RGB as planes (packed formats: as it is): BT.709, limited range; the chroma of 4:2:0 is that of the mean of its four pixels.
 pub fn planar(rgb: &[u8], width: usize, format: PixelFormat) -> Vec<u8> {
     let pixels = rgb.as_chunks::<3>().0;
     match format {
-        PixelFormat::Rgb24 => rgb.to_vec(),
+        PixelFormat::Rgb24 | PixelFormat::Rgba => rgb.to_vec(),
         PixelFormat::Yuv444p => {
             let mut out: Vec<u8> = pixels.iter().map(|rgb| y(rgb.map(i32::from))).collect();
             out.extend(pixels.iter().map(|rgb| cb(rgb.map(i32::from), 0)));
@@ -86,19 +86,26 @@ pub fn planar(rgb: &[u8], width: usize, format: PixelFormat) -> Vec<u8> {
 }
 
 // Weights in 1/65536: 219/255 of the luma weights; 224/255 of (B - Y) / 1.8556 and (R - Y) / 1.5748.
+pub(super) const Y: [i32; 3] = [11_966, 40_254, 4_064];
+pub(super) const CB: [i32; 3] = [-6_596, -22_188, 28_784];
+pub(super) const CR: [i32; 3] = [28_784, -26_145, -2_639];
 
-fn y([r, g, b]: [i32; 3]) -> u8 {
-    (16 + ((11_966 * r + 40_254 * g + 4_064 * b + (1 << 15)) >> 16)) as u8
+fn weighted([r, g, b]: [i32; 3], [kr, kg, kb]: [i32; 3]) -> i32 {
+    kr * r + kg * g + kb * b
+}
+
+fn y(rgb: [i32; 3]) -> u8 {
+    (16 + ((weighted(rgb, Y) + (1 << 15)) >> 16)) as u8
 }
 
 /// Of a sum of 2^`bits` pixels.
-fn cb([r, g, b]: [i32; 3], bits: u32) -> u8 {
-    (128 + ((-6_596 * r - 22_188 * g + 28_784 * b + (1 << (15 + bits))) >> (16 + bits))) as u8
+fn cb(rgb: [i32; 3], bits: u32) -> u8 {
+    (128 + ((weighted(rgb, CB) + (1 << (15 + bits))) >> (16 + bits))) as u8
 }
 
 /// Of a sum of 2^`bits` pixels.
-fn cr([r, g, b]: [i32; 3], bits: u32) -> u8 {
-    (128 + ((28_784 * r - 26_145 * g - 2_639 * b + (1 << (15 + bits))) >> (16 + bits))) as u8
+fn cr(rgb: [i32; 3], bits: u32) -> u8 {
+    (128 + ((weighted(rgb, CR) + (1 << (15 + bits))) >> (16 + bits))) as u8
 }
 
 /// Layout of the frames that are blended.
@@ -126,12 +133,13 @@ pub fn blend(a: &[u8], b: &[u8], layout: Layout, weight: f32, sharpen: f32) -> V
     let pixels = width * height;
     let mut out = Vec::with_capacity(base.len());
     match format {
-        PixelFormat::Rgb24 => {
+        PixelFormat::Rgb24 | PixelFormat::Rgba => {
             out.resize(base.len(), 0);
-            for channel in 0..3 {
-                let plane: Vec<f32> = base.iter().skip(channel).step_by(3).copied().collect();
+            let channels = if format == PixelFormat::Rgb24 { 3 } else { 4 };
+            for channel in 0..channels {
+                let plane: Vec<f32> = base.iter().skip(channel).step_by(channels).copied().collect();
                 let plane = sharpened(&plane, width, SIGMA, amount, 0.0, 255.0);
-                out.iter_mut().skip(channel).step_by(3).zip(plane).for_each(|(out, value)| *out = value);
+                out.iter_mut().skip(channel).step_by(channels).zip(plane).for_each(|(out, value)| *out = value);
             }
         }
         PixelFormat::Yuv444p | PixelFormat::Yuv420p => {

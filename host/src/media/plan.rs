@@ -7,10 +7,11 @@ use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::media::frames::{Fit, PixelFormat};
+use crate::media::layers::PlannedLayer;
 use crate::media::pixels::Adjust;
 use crate::media::probe::{self, Source};
 use crate::media::timeline::{ClipSource, Fade, OutputKind, Range, Timeline, invalid};
-use crate::media::{Kind, Media, Probe, timing};
+use crate::media::{Kind, Media, Probe, layers, timing};
 use crate::task::Failure;
 
 /// The rate of a result without any video.
@@ -25,6 +26,8 @@ pub(super) struct Plan {
     pub height: u32,
     pub fps: f64,
     pub clips: Vec<Planned>,
+    /// Those that can be seen, the lowest first.
+    pub layers: Vec<Arc<PlannedLayer>>,
     /// Of the whole.
     pub frames: u64,
 }
@@ -87,7 +90,7 @@ struct Times {
 
 impl Picks {
     /// Finds the range in a source of at least one frame. `times`: of its frames, when it has no constant rate.
-    fn of(range: &Range, facts: &Probe, times: Option<&Arc<[f64]>>) -> Result<Self, String> {
+    pub fn of(range: &Range, facts: &Probe, times: Option<&Arc<[f64]>>) -> Result<Self, String> {
         let Probe { frames, fps, .. } = *facts;
         let step = match range.fps {
             Some(rate) if fps > 0.0 => fps / rate,
@@ -146,7 +149,7 @@ impl Plan {
         timeline: &Timeline,
         find: &(dyn Fn(Digest) -> Result<PathBuf, Failure> + Send + Sync),
     ) -> Result<Self, Failure> {
-        let mut known: HashMap<Digest, SourceFile> = HashMap::new();
+        let mut known = Sources { media, find, known: HashMap::new() };
         let mut clips = Vec::with_capacity(timeline.clips.len());
         let (mut size, mut rate) = (None, None);
         for (i, clip) in timeline.clips.iter().enumerate() {
@@ -154,14 +157,11 @@ impl Plan {
                 ClipSource::Video { artifact, .. } | ClipSource::Still { artifact, .. } => Some(*artifact),
                 ClipSource::Color { .. } => None,
             };
-            if let Some(artifact) = artifact
-                && !known.contains_key(&artifact)
-            {
-                let path = find(artifact)?;
-                let source = look_at(media, &path, i).await?;
-                known.insert(artifact, SourceFile { path, source });
-            }
-            let file = artifact.and_then(|artifact| known.get(&artifact));
+            let file = match artifact {
+                Some(artifact) => Some(known.get(artifact, &format!("/clips/{i}")).await?),
+                None => None,
+            };
+            let file = file.as_ref();
             if let Some(file) = file {
                 size.get_or_insert((file.source.facts.width, file.source.facts.height));
             }
@@ -205,17 +205,38 @@ impl Plan {
             );
             return Err(Failure::denied("media_too_large", message));
         }
-        Ok(Self { format, width, height, fps, clips, frames })
+        let layers = layers::plan(&mut known, &timeline.layers, (width, height), frames).await?;
+        Ok(Self { format, width, height, fps, clips, layers, frames })
     }
 }
 
-/// The facts of a source, told with the clip that wants it.
-async fn look_at(media: &Media, path: &Path, clip: usize) -> Result<Source, Failure> {
-    let at_clip = |failure: Failure| Failure { message: format!("`/clips/{clip}`: {}", failure.message), ..failure };
-    let source = probe::probe(media, path).await.map_err(at_clip)?;
+/// The files that a timeline names. Each is looked at once.
+pub(super) struct Sources<'a> {
+    pub media: &'a Media,
+    find: &'a (dyn Fn(Digest) -> Result<PathBuf, Failure> + Send + Sync),
+    known: HashMap<Digest, SourceFile>,
+}
+
+impl Sources<'_> {
+    /// The file behind an artifact that stands at `pointer`.
+    pub async fn get(&mut self, artifact: Digest, pointer: &str) -> Result<SourceFile, Failure> {
+        if let Some(file) = self.known.get(&artifact) {
+            return Ok(file.clone());
+        }
+        let path = (self.find)(artifact)?;
+        let source = look_at(self.media, &path, pointer).await?;
+        let file = SourceFile { path, source };
+        self.known.insert(artifact, file.clone());
+        Ok(file)
+    }
+}
+
+/// The facts of a source, told with the member that wants it.
+async fn look_at(media: &Media, path: &Path, pointer: &str) -> Result<Source, Failure> {
+    let there = |failure: Failure| Failure { message: format!("`{pointer}`: {}", failure.message), ..failure };
+    let source = probe::probe(media, path).await.map_err(there)?;
     if source.facts.kind == Kind::Audio {
-        let failure = Failure::invalid("no_pictures", "the source holds sound alone, but a clip needs pictures");
-        return Err(at_clip(failure));
+        return Err(there(Failure::invalid("no_pictures", "the source holds sound alone, but pictures are needed")));
     }
     Ok(source)
 }

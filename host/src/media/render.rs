@@ -1,10 +1,11 @@
 //! A timeline becomes one file, in one pass: clips are decoded at the output's size, blended where they meet, and encoded
-//! once. Frames that nothing changes reach the encoder as they were decoded.
+//! once; layers are drawn in between. Frames that nothing changes reach the encoder as they were decoded.
 
 use std::ffi::OsString;
 use std::io::Cursor;
 use std::path::{Path, PathBuf};
 
+use image::codecs::jpeg::JpegEncoder;
 use image::codecs::png::PngEncoder;
 use image::{ExtendedColorType, ImageEncoder as _};
 use serde_json::Value;
@@ -13,6 +14,7 @@ use uuid::Uuid;
 use crate::digest::Digest;
 use crate::media::clip::{ClipFrames, Pixels, Shape, compute};
 use crate::media::frames::{Fit, FrameReader, FrameWriter, PixelFormat, Target, VideoSpec, cannot_write};
+use crate::media::layers::Overlay;
 use crate::media::pixels::{self, Layout};
 use crate::media::plan::{Plan, Planned};
 use crate::media::process::{self, Program, Run};
@@ -23,6 +25,9 @@ use crate::task::Failure;
 
 /// Bit rate of the sound that is laid under a video.
 const AUDIO_BIT_RATE: &str = "192k";
+
+/// Quality of pictures that become JPEG, 1 to 100.
+const JPEG_QUALITY: u8 = 90;
 
 /// Renders. The file gets a new name in `folder`; on failure nothing is left there. Looks at files without asking for room
 /// ([`Media::probe`] does): a render holds room already, and waiting for more could be for ever.
@@ -43,7 +48,10 @@ pub(super) async fn render(
     let work =
         tempfile::Builder::new().prefix("render-").tempdir_in(folder).map_err(|e| cannot_write(&e.to_string()))?;
     let (made, extension) = match timeline.output.kind {
-        OutputKind::Picture => (picture(media, &plan, work.path()).await?, "png"),
+        OutputKind::Picture => {
+            let jpeg = timeline.output.is_jpeg();
+            (picture(media, &plan, jpeg, work.path()).await?, if jpeg { "jpg" } else { "png" })
+        }
         OutputKind::Video => {
             let silent = video(media, &plan, &timeline.output, work.path()).await?;
             let made = match &audio {
@@ -88,12 +96,13 @@ pub(super) async fn frame_png(media: &Media, path: &Path, frame: u64) -> Result<
 }
 
 /// The first frame of the timeline.
-async fn picture(media: &Media, plan: &Plan, work: &Path) -> Result<PathBuf, Failure> {
+async fn picture(media: &Media, plan: &Plan, jpeg: bool, work: &Path) -> Result<PathBuf, Failure> {
     let mut first = None;
     frames(media, plan, work, Taker::First(&mut first)).await?;
     let pixels = first.ok_or_else(|| cannot_write("the timeline gave no frame"))?;
-    let path = work.join("picture.png");
-    let bytes = png(pixels, plan.width, plan.height).await?;
+    let path = work.join("picture");
+    let (width, height) = (plan.width, plan.height);
+    let bytes = if jpeg { self::jpeg(pixels, width, height).await? } else { png(pixels, width, height).await? };
     tokio::fs::write(&path, bytes).await.map_err(|e| cannot_write(&e.to_string()))?;
     Ok(path)
 }
@@ -102,6 +111,17 @@ async fn png(rgb: Pixels, width: u32, height: u32) -> Result<Vec<u8>, Failure> {
     compute(move || {
         let mut bytes = Vec::new();
         PngEncoder::new(Cursor::new(&mut bytes))
+            .write_image(&rgb, width, height, ExtendedColorType::Rgb8)
+            .map(|()| bytes)
+            .map_err(|e| cannot_write(&e.to_string()))
+    })
+    .await?
+}
+
+async fn jpeg(rgb: Pixels, width: u32, height: u32) -> Result<Vec<u8>, Failure> {
+    compute(move || {
+        let mut bytes = Vec::new();
+        JpegEncoder::new_with_quality(&mut bytes, JPEG_QUALITY)
             .write_image(&rgb, width, height, ExtendedColorType::Rgb8)
             .map(|()| bytes)
             .map_err(|e| cannot_write(&e.to_string()))
@@ -150,6 +170,7 @@ impl Taker<'_> {
 async fn frames(media: &Media, plan: &Plan, work: &Path, mut taker: Taker<'_>) -> Result<(), Failure> {
     let Plan { format, width, height, .. } = *plan;
     let shape = Shape { width, height, format };
+    let mut overlay = Overlay::new(media, &plan.layers, shape, work);
     // The clip before, which stands at the first frame of its fade, while that lasts.
     let mut before: Option<(ClipFrames, Fade)> = None;
     for clip in &plan.clips {
@@ -162,7 +183,7 @@ async fn frames(media: &Media, plan: &Plan, work: &Path, mut taker: Taker<'_>) -
                 }
                 _ => before = None,
             }
-            if !taker.take(pixels).await? {
+            if !taker.take(overlay.draw(pixels).await?).await? {
                 return Ok(());
             }
         }

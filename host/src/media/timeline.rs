@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use crate::digest::Digest;
 use crate::media::frames::Fit;
+use crate::media::layers::Layer;
 use crate::media::pixels::Adjust;
 use crate::task::Failure;
 
@@ -22,6 +23,8 @@ pub struct Timeline {
     pub output: Output,
     /// At least one.
     pub clips: Vec<Clip>,
+    /// Over the frames of the clips, the later ones over the earlier ones.
+    pub layers: Vec<Layer>,
     pub audio: Option<Digest>,
 }
 
@@ -38,6 +41,7 @@ pub struct Output {
     pub name: String,
     /// 0 to 51.
     pub crf: u32,
+    /// Never of a picture whose name makes it a JPEG.
     pub lossless: bool,
 }
 
@@ -109,16 +113,10 @@ impl Fade {
 }
 
 impl Timeline {
-    /// Codes `invalid_timeline` and `layers_not_supported`.
+    /// Code `invalid_timeline`.
     pub fn parse(json: &Value) -> Result<Self, Failure> {
         let root = At { value: Some(json), pointer: String::new() };
         root.object("an object with `output` and `clips`")?;
-        if root.member("layers").value.is_some() {
-            return Err(Failure::unavailable(
-                "layers_not_supported",
-                "this host cannot draw `layers` yet: leave them out of the timeline",
-            ));
-        }
         let clips = root.member("clips");
         let mut clips = clips
             .items()
@@ -137,6 +135,7 @@ impl Timeline {
         Ok(Self {
             output: Output::parse(&root.member("output"))?,
             clips,
+            layers: Layer::parse_all(&root.member("layers"))?,
             audio: audio.value.is_some().then(|| audio.artifact()).transpose()?,
         })
     }
@@ -151,7 +150,7 @@ impl Output {
         let kind = kind.unwrap_or(OutputKind::Video);
         let side =
             |name| at.member(name).integer(1..=65_535).map(|side| side.and_then(|side| u32::try_from(side).ok()));
-        Ok(Self {
+        let output = Self {
             kind,
             width: side("width")?,
             height: side("height")?,
@@ -159,15 +158,31 @@ impl Output {
             name: file_name(&at.member("name"), kind)?,
             crf: at.member("crf").integer(0..=51)?.and_then(|crf| u32::try_from(crf).ok()).unwrap_or(18),
             lossless: at.member("lossless").flag()?,
-        })
+        };
+        if output.lossless && output.is_jpeg() {
+            return Err(at
+                .member("lossless")
+                .wrong("false, or a name that ends in .png: a JPEG always loses something"));
+        }
+        Ok(output)
+    }
+
+    /// A picture whose name asks for JPEG; other pictures are PNG.
+    pub fn is_jpeg(&self) -> bool {
+        self.kind == OutputKind::Picture && has_extension(&self.name, &[".jpg", ".jpeg"])
     }
 }
 
-/// A name without folders. The extension of the kind is added where it is missing.
+fn has_extension(name: &str, extensions: &[&str]) -> bool {
+    let name = name.to_ascii_lowercase();
+    extensions.iter().any(|extension| name.ends_with(extension))
+}
+
+/// A name without folders. The first extension of the kind is added where all of them are missing.
 fn file_name(at: &At, kind: OutputKind) -> Result<String, Failure> {
-    let (extension, default) = match kind {
-        OutputKind::Video => (".mp4", "video.mp4"),
-        OutputKind::Picture => (".png", "picture.png"),
+    let (extensions, extension, default): (&[&str], _, _) = match kind {
+        OutputKind::Video => (&[".mp4"], ".mp4", "video.mp4"),
+        OutputKind::Picture => (&[".png", ".jpg", ".jpeg"], ".png", "picture.png"),
     };
     if at.value.is_none() {
         return Ok(default.to_string());
@@ -182,11 +197,11 @@ fn file_name(at: &At, kind: OutputKind) -> Result<String, Failure> {
                 && !name.contains(char::is_control)
         })
         .ok_or_else(|| at.wrong(&format!("a file name without folders, of at most {NAME_BYTES} bytes")))?;
-    if name.to_ascii_lowercase().ends_with(extension) { Ok(name.to_string()) } else { Ok(format!("{name}{extension}")) }
+    if has_extension(name, extensions) { Ok(name.to_string()) } else { Ok(format!("{name}{extension}")) }
 }
 
 impl Clip {
-    fn parse(at: &At) -> Result<Self, Failure> {
+    pub(super) fn parse(at: &At) -> Result<Self, Failure> {
         at.object("an object with `video`, `still` or `color`")?;
         let (video, still, color) = (at.member("video"), at.member("still"), at.member("color"));
         let frames = at.member("frames").integer(1..=u64::MAX)?.and_then(NonZeroU64::new);
@@ -263,23 +278,23 @@ pub(super) fn invalid(pointer: &str, what: &str) -> Failure {
 }
 
 /// A value and where it stands. Absent and null are the same.
-struct At<'a> {
-    value: Option<&'a Value>,
+pub(super) struct At<'a> {
+    pub(super) value: Option<&'a Value>,
     pointer: String,
 }
 
 impl<'a> At<'a> {
-    fn member(&self, name: &str) -> At<'a> {
+    pub(super) fn member(&self, name: &str) -> At<'a> {
         let value = self.value.and_then(|value| value.get(name)).filter(|value| !value.is_null());
         At { value, pointer: format!("{}/{name}", self.pointer) }
     }
 
-    fn items(&self) -> Option<Vec<At<'a>>> {
+    pub(super) fn items(&self) -> Option<Vec<At<'a>>> {
         let items = self.value?.as_array()?.iter().enumerate();
         Some(items.map(|(i, value)| At { value: Some(value), pointer: format!("{}/{i}", self.pointer) }).collect())
     }
 
-    fn wrong(&self, allowed: &str) -> Failure {
+    pub(super) fn wrong(&self, allowed: &str) -> Failure {
         let found = match self.value {
             None => "is missing".to_string(),
             Some(value @ (Value::Array(_) | Value::Object(_))) => {
@@ -290,29 +305,38 @@ impl<'a> At<'a> {
         invalid(&self.pointer, &format!("{found}, expected {allowed}"))
     }
 
-    fn object(&self, allowed: &str) -> Result<(), Failure> {
+    pub(super) fn object(&self, allowed: &str) -> Result<(), Failure> {
         if self.value.is_some_and(Value::is_object) { Ok(()) } else { Err(self.wrong(allowed)) }
     }
 
-    fn flag(&self) -> Result<bool, Failure> {
+    pub(super) fn flag(&self) -> Result<bool, Failure> {
         match self.value {
             None => Ok(false),
             Some(value) => value.as_bool().ok_or_else(|| self.wrong("true or false")),
         }
     }
 
-    fn number(&self, least: f64, most: f64) -> Result<Option<f64>, Failure> {
+    pub(super) fn number(&self, least: f64, most: f64) -> Result<Option<f64>, Failure> {
         let Some(value) = self.value else { return Ok(None) };
         let number = value.as_f64().filter(|number| (least..=most).contains(number));
         number.map(Some).ok_or_else(|| self.wrong(&format!("a number from {least} to {most}")))
     }
 
-    fn rate(&self) -> Result<Option<f64>, Failure> {
+    pub(super) fn rate(&self) -> Result<Option<f64>, Failure> {
         self.number(0.001, 1000.0)
     }
 
+    /// The same for numbers that may be negative.
+    pub(super) fn signed(&self, most: i64) -> Result<Option<i64>, Failure> {
+        let most = most as f64;
+        let whole = self.value.is_none_or(|value| value.as_f64().is_some_and(|number| number.fract() == 0.0));
+        let number = if whole { self.number(-most, most) } else { Err(self.wrong("")) };
+        let number = number.map_err(|_| self.wrong(&format!("a whole number from -{most} to {most}")))?;
+        Ok(number.map(|number| number as i64))
+    }
+
     /// Whole numbers may be written as `81.0`: some languages know no others.
-    fn integer(&self, allowed: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, Failure> {
+    pub(super) fn integer(&self, allowed: std::ops::RangeInclusive<u64>) -> Result<Option<u64>, Failure> {
         let Some(value) = self.value else { return Ok(None) };
         let whole = |number: f64| (number.fract() == 0.0 && (0.0..=9e15).contains(&number)).then_some(number as u64);
         let number =
@@ -323,7 +347,7 @@ impl<'a> At<'a> {
         })
     }
 
-    fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<Option<T>, Failure> {
+    pub(super) fn choice<T: Copy>(&self, choices: &[(&str, T)]) -> Result<Option<T>, Failure> {
         let Some(value) = self.value else { return Ok(None) };
         let found = choices.iter().find(|(name, _)| value.as_str() == Some(name));
         found.map(|(_, choice)| Some(*choice)).ok_or_else(|| {
@@ -332,13 +356,13 @@ impl<'a> At<'a> {
         })
     }
 
-    fn artifact(&self) -> Result<Digest, Failure> {
+    pub(super) fn artifact(&self) -> Result<Digest, Failure> {
         let text = self.value.and_then(|value| value.get("$artifact")).and_then(Value::as_str);
         text.and_then(|text| text.parse().ok())
             .ok_or_else(|| self.wrong("an artifact: `{\"$artifact\": \"sha256:…\"}`"))
     }
 
-    fn color(&self) -> Result<[u8; 3], Failure> {
+    pub(super) fn color(&self) -> Result<[u8; 3], Failure> {
         let bytes = self.value.and_then(Value::as_str).and_then(|text| hex::decode(text.strip_prefix('#')?).ok());
         bytes
             .and_then(|bytes| bytes.try_into().ok())
@@ -399,6 +423,11 @@ mod tests {
             (json!({"clips": [{"color": "#000000", "adjust": {"grey_mix": 2}}]}), "/clips/0/adjust/grey_mix", "0 to 1"),
             (json!({"clips": [clip], "output": {"crf": 52}}), "/output/crf", "0 to 51"),
             (json!({"clips": [clip], "output": {"name": "../x"}}), "/output/name", "without folders"),
+            (
+                json!({"clips": [clip], "output": {"kind": "picture", "name": "a.jpg", "lossless": true}}),
+                "/output/lossless",
+                ".png",
+            ),
             (json!({"clips": [clip], "output": {"kind": "audio"}}), "/output/kind", "`video` or `picture`"),
             (json!({"clips": [clip], "fades": [{"after": 0, "frames": 1}]}), "/fades/0/after", "another one follows"),
             (json!({"clips": [clip, clip], "fades": [{"after": 0}]}), "/fades/0/frames", "is missing"),
@@ -409,8 +438,6 @@ mod tests {
             assert!(failure.message.contains(&format!("`{pointer}`")), "{pointer}: {}", failure.message);
             assert!(failure.message.contains(allowed), "{allowed}: {}", failure.message);
         }
-        let failure = Timeline::parse(&json!({"clips": [clip], "layers": []})).unwrap_err();
-        assert_eq!((failure.class.as_str(), failure.code.as_str()), ("unavailable", "layers_not_supported"));
     }
 
     #[test]
@@ -430,6 +457,8 @@ mod tests {
         };
         assert_eq!(name(json!({"name": "a.b"})).unwrap(), "a.b.mp4");
         assert_eq!(name(json!({"name": "A.PNG", "kind": "picture"})).unwrap(), "A.PNG");
+        assert_eq!(name(json!({"name": "a.Jpeg", "kind": "picture"})).unwrap(), "a.Jpeg");
+        assert_eq!(name(json!({"name": "a.jpg"})).unwrap(), "a.jpg.mp4");
         assert_eq!(name(json!({})).unwrap(), "video.mp4");
         assert!(name(json!({"name": " .. "})).is_err());
     }

@@ -19,6 +19,8 @@ use crate::failure::Failure;
 use super::artifacts::File;
 use super::{read, reference, write};
 
+pub use super::layers::{Align, Layer, LayerContent, Outlined, Stroke, Text};
+
 /// What a file is. Frames are counted, not estimated; sizes are as displayed.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
@@ -49,13 +51,16 @@ pub struct Rendered {
     pub height: u32,
 }
 
-/// Clips in order, and how they join.
+/// Clips in order, how they join, and what lies over them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Timeline {
     pub output: Output,
     pub clips: Vec<Clip>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub fades: Vec<Fade>,
+    /// Over the frames of the clips, the later ones over the earlier ones.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub layers: Vec<Layer>,
     /// Reference to the sound that goes with it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub audio: Option<Value>,
@@ -186,7 +191,7 @@ impl Timeline {
         Self { output: Output { name: name.into(), ..Output::default() }, ..Self::default() }
     }
 
-    /// A picture without clips yet.
+    /// A picture without clips yet: a JPEG if its name ends in `.jpg` or `.jpeg`, else a PNG.
     pub fn picture(name: impl Into<String>) -> Self {
         let output = Output { kind: OutputKind::Picture, name: name.into(), ..Output::default() };
         Self { output, ..Self::default() }
@@ -217,6 +222,12 @@ impl Timeline {
     /// With one fade more.
     pub fn fade(mut self, fade: Fade) -> Self {
         self.fades.push(fade);
+        self
+    }
+
+    /// With one layer more, over all others.
+    pub fn layer(mut self, layer: Layer) -> Self {
+        self.layers.push(layer);
         self
     }
 }

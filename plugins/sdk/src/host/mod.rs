@@ -8,6 +8,7 @@ pub mod assist;
 pub mod calls;
 pub mod engines;
 pub mod http;
+mod layers;
 pub mod log;
 pub mod media;
 pub mod progress;
