@@ -198,8 +198,8 @@ fn message_facts(same: &mut Same, case: &Case, want: &Value, observed: &Value) {
         } else if *want == 0 {
             same.left_out.insert(shape(&pointer), "a failure does not tell what there was none of".into());
         } else {
-            let text = observed["error_text"].as_str().unwrap_or_default();
-            if !text.split(|c: char| !c.is_ascii_digit()).any(|number| number == want.to_string()) {
+            let (text, wanted) = (observed["error_text"].as_str().unwrap_or_default(), want.to_string());
+            if !text.split(|c: char| !c.is_ascii_digit()).any(|number| number == wanted) {
                 same.differ(&pointer, want, &observed["error_text"]);
             }
         }
@@ -349,10 +349,10 @@ fn not_to_be_called(case: &Case, calls: &Value) -> Option<&'static str> {
         if pictures.into_iter().any(|address| behind(address) && !there(address)) {
             return Some("the pictures of the call are not to be had in the case: nothing is asked without them");
         }
-        if items(&call["configs"])
-            .iter()
-            .any(|place| place["start_frame"].as_i64() >= place["end_frame"].as_i64() && place["end_frame"].is_number())
-        {
+        let number = |place: &Value, name: &str| place[name].as_f64();
+        let nowhere =
+            |place: &Value| number(place, "end_frame").is_some_and(|end| number(place, "start_frame") >= Some(end));
+        if items(&call["configs"]).iter().any(nowhere) {
             return Some("a place that ends before it begins is refused before anybody is asked");
         }
     }

@@ -38,14 +38,15 @@ impl Film {
         Self { width: size.0, height: size.1, fps, colours: (0..frames).map(|_| rgb).collect() }
     }
 
-    /// H.264, yuv420p, CRF 18, as ffmpeg makes it of RGB when nobody asks for more: so were the recordings' films made.
+    /// H.264, yuv420p, CRF 18, as the recordings' films were made: from frames in the order blue, green, red, by ffmpeg's
+    /// quick conversion, which darkens them by a few levels.
     pub async fn write(&self, path: &Path) -> Result<()> {
         let Self { width, height, fps, .. } = *self;
         let pixels = width as usize * height as usize;
-        let frames: Vec<u8> = self.colours.iter().flat_map(|rgb| rgb.repeat(pixels)).collect();
+        let frames: Vec<u8> = self.colours.iter().flat_map(|[r, g, b]| [*b, *g, *r].repeat(pixels)).collect();
         let (size, rate) = (format!("{width}x{height}"), fps.to_string());
         let mut child = Command::new("ffmpeg")
-            .args(["-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", &size, "-r", &rate, "-i", "-"])
+            .args(["-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "bgr24", "-s", &size, "-r", &rate, "-i", "-"])
             .args(["-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "18", "-preset", "veryfast", "-threads", "1"])
             .args(["-f", "mp4"])
             .arg(path)
@@ -102,8 +103,7 @@ fn rgb(value: &Value) -> Result<[u8; 3]> {
     colour.try_into().ok().context("a colour has three values")
 }
 
-/// What a file holds: size, rate, and the mean colour and grey of every frame, as ffmpeg converts it when nobody asks for
-/// more: so the recordings were measured, which the rounding of its quick conversion darkens by a few levels.
+/// What a file holds: size, rate, and the mean colour and grey of every frame.
 pub async fn facts(path: &Path) -> Result<Value> {
     let probe = numbered::media().probe(path).await?;
     let read = Command::new("ffmpeg")

@@ -1,6 +1,11 @@
 //! Requests to the outside: within rules, to public addresses, with secrets that no guest sees.
 
+use std::sync::Arc;
+use std::time::Duration;
+
+use enginehouse::artifacts::download::Downloader;
 use enginehouse::config::{HttpRule, SecretGrant};
+use enginehouse::net::NetPolicy;
 use enginehouse::task::Output;
 use enginehouse_tests::handlers::{Held, House, child_of, text};
 use enginehouse_tests::web::{Asked, Web};
@@ -201,7 +206,9 @@ async fn nobody_there_is_a_dependency_that_failed() {
 /// A house whose downloads may come from this machine.
 async fn downloading() -> House {
     let mut house = House::new().await;
-    house.services.intake.downloader.policy.allow = vec!["127.0.0.1".into()];
+    let policy = NetPolicy { allow: vec!["127.0.0.1".into()] };
+    let downloader = Downloader { policy, bytes: 1 << 20, timeout: Duration::from_secs(20) };
+    house.services.intake.downloader = Arc::new(downloader);
     house
 }
 
