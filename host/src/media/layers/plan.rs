@@ -32,7 +32,7 @@ pub(in crate::media) struct PlannedLayer {
 /// What is drawn.
 #[derive(Debug)]
 pub(super) enum Drawing {
-    Picture(Picture),
+    Picture(Box<Picture>),
     Rectangle(Outlined),
     Ellipse(Outlined),
     Line(Stroke),
@@ -92,7 +92,7 @@ pub(in crate::media) async fn plan(
                     }
                     shown = shown.min(picture.clip.frames);
                 }
-                Drawing::Picture(picture)
+                Drawing::Picture(Box::new(picture))
             }
             Content::Rectangle(shape) => Drawing::Rectangle(shape.clone()),
             Content::Ellipse(shape) => Drawing::Ellipse(shape.clone()),
