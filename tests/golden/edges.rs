@@ -1,6 +1,5 @@
 //! The edges of a case, which are scripted: the engine, the network, the models that help, the tasks that exist already.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::time::Duration;
@@ -20,6 +19,7 @@ use enginehouse::task::{
 };
 use serde_json::{Map, Value, json};
 use tokio::sync::watch;
+use url::Url;
 
 use crate::files::Film;
 
@@ -97,19 +97,30 @@ impl Ramp {
 
 /// The network: files of the case behind addresses, and nothing else.
 pub struct Web {
-    pub files: BTreeMap<String, PathBuf>,
+    pub addresses: Vec<Address>,
+    /// What was asked for, as the recording writes it.
     pub asked: Mutex<Vec<String>>,
+}
+
+/// A file behind an address.
+pub struct Address {
+    pub recorded: String,
+    pub url: Url,
+    pub file: PathBuf,
 }
 
 #[async_trait]
 impl Fetch for Web {
-    async fn fetch(&self, url: &url::Url, folder: &Path) -> Result<Downloaded, Failure> {
-        self.asked.lock().unwrap().push(url.to_string());
+    async fn fetch(&self, url: &Url, folder: &Path) -> Result<Downloaded, Failure> {
+        let found = self.addresses.iter().find(|address| address.url == *url);
+        self.asked.lock().unwrap().push(found.map_or_else(|| url.to_string(), |address| address.recorded.clone()));
         let failed = |why: &str| {
-            let message = format!("The file {} could not be downloaded: {why}.", url.path());
+            let mut shown = url.clone();
+            shown.set_query(None);
+            let message = format!("The file {shown} could not be downloaded: {why}.");
             Failure::new(FailureClass::Dependency, "download_failed", message)
         };
-        let from = self.files.get(url.as_str()).ok_or_else(|| failed("there is nothing"))?;
+        let from = &found.ok_or_else(|| failed("there is nothing"))?.file;
         let name = from.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let path = folder.join("download");
         std::fs::copy(from, &path).map_err(|e| failed(&e.to_string()))?;
@@ -209,7 +220,7 @@ impl Store for Rows {
         limits: ChildLimits,
     ) -> StoreResult<Vec<TaskId>> {
         if self.batch.is_some_and(|most| batch.len() > most) {
-            return Err(StoreError::Refused { code: "parent_ended", message: "the queue answered 500".into() });
+            return Err(StoreError::Refused { code: "queue_failed", message: "the queue answered 500".into() });
         }
         // The store itself does not know the tasks of the case.
         let mut waits = Vec::new();

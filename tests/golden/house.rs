@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use crate::case::Case;
-use crate::edges::{Helper, Ramp, Rows, Web};
+use crate::edges::{Address, Helper, Ramp, Rows, Web};
 use crate::files;
 
 /// Which component serves a type.
@@ -103,13 +103,11 @@ impl Words {
         })
     }
 
-    /// From here to the recording.
+    /// From here to the recording. Ids of ours are taken back inside longer texts, too: names of files hold them.
     pub fn recorded(&self, value: &Value) -> Value {
         self.each(value, &|text| {
-            if let Some((recorded, _)) = self.ids.iter().find(|(_, own)| own == text) {
-                return recorded.clone();
-            }
-            self.folders.iter().fold(text.to_string(), |text, (mark, folder)| text.replace(folder, mark))
+            let text = self.ids.iter().fold(text.to_string(), |text, (recorded, own)| text.replace(own, recorded));
+            self.folders.iter().fold(text, |text, (mark, folder)| text.replace(folder, mark))
         })
     }
 
@@ -192,7 +190,7 @@ impl House {
         let artifacts = Artifacts::open(&root.join("data"), &root.join("outputs"))?;
         let engine =
             Arc::new(Ramp { script: environment["engine"].clone(), asked: Mutex::default(), made: Mutex::default() });
-        let web = Arc::new(Web { files: addresses(&environment["http"], &input), asked: Mutex::default() });
+        let web = Arc::new(Web { addresses: addresses(&environment["http"], &input)?, asked: Mutex::default() });
         let mute = environment["vlm"]["fail"].as_bool().unwrap_or(false);
         let helper = Arc::new(Helper { mute, artifacts: artifacts.clone(), calls: Mutex::default() });
         let media = numbered::media();
@@ -284,7 +282,8 @@ fn row_task(row: &Value, own: &Task, words: &Words) -> Result<Task> {
         "complete" | "completed" | "done" => Status::Complete,
         "failed" | "error" => Status::Failed,
         "cancelled" | "canceled" => Status::Cancelled,
-        other => anyhow::bail!("the status {other} is not known"),
+        // Neither ended well nor badly.
+        _ => Status::InProgress,
     };
     // Children of the orchestrator say so; the others stand beside the task, below its own parent.
     let of_own = params["orchestrator_task_id_ref"].as_str() == Some(own.id.to_string().as_str());
@@ -306,13 +305,18 @@ fn row_task(row: &Value, own: &Task, words: &Words) -> Result<Task> {
     })
 }
 
-fn addresses(described: &Value, input: &std::path::Path) -> BTreeMap<String, PathBuf> {
+fn addresses(described: &Value, input: &std::path::Path) -> Result<Vec<Address>> {
     let none = Map::new();
-    let files = described.as_object().unwrap_or(&none).iter();
-    files
-        .filter_map(|(address, file)| {
-            let name = file.as_str()?;
-            Some((address.clone(), input.join(name.trim_start_matches("$INPUT_DIR/"))))
+    let described = described.as_object().unwrap_or(&none);
+    described
+        .iter()
+        .map(|(address, file)| {
+            let name = file.as_str().with_context(|| format!("{address} leads to no file"))?;
+            Ok(Address {
+                recorded: address.clone(),
+                url: address.parse().with_context(|| address.clone())?,
+                file: input.join(name.trim_start_matches("$INPUT_DIR/")),
+            })
         })
         .collect()
 }

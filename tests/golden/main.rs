@@ -12,6 +12,7 @@
 //! - `observe.rs`, `house.rs`, `edges.rs`, `files.rs`: a case is run, and what it did is written down in the recordings' shape.
 //! - `compare.rs`, `same.rs`, `colours.rs`: the two against each other; nothing is left out that `members.rs` does not list.
 //! - `altered.rs`: whether the comparison would notice.
+//! - `scripted.rs`: whether the edges do what the recordings' description says, also where no recording needs it.
 //! - `tables.rs`: pure functions.
 
 // Tests say what they expect by panicking.
@@ -27,6 +28,7 @@ mod house;
 mod members;
 mod observe;
 mod same;
+mod scripted;
 mod summary;
 mod tables;
 
