@@ -182,7 +182,8 @@ fn draw_picture(canvas: &mut Canvas<'_>, picture: &Picture, pixels: &[u8], opaci
         canvas.lay(area, |x, y| {
             let [r, g, b, alpha] = pixels.get((y + hidden_y) * width + x + hidden_x).copied().unwrap_or_default();
             // Scaling may leave a little colour where nothing is.
-            let rgb = [r, g, b].map(|channel| u32::from(channel.min(alpha)) * FULL);
+            let rgb = [r.min(alpha), g.min(alpha), b.min(alpha)];
+            let Paint { rgb, .. } = Paint::solid(rgb, FULL);
             Paint { alpha: super::shapes::share(alpha), rgb }.faded(opacity)
         });
     } else {

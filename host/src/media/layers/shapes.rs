@@ -86,6 +86,7 @@ impl Stroke {
 }
 
 /// Coverage from 0 to 255 as a share of a pixel.
+#[inline]
 pub(super) fn share(covered: u8) -> u32 {
     (u32::from(covered) * FULL + 127) / 255
 }
