@@ -9,7 +9,9 @@ use enginehouse::digest::Digest;
 use enginehouse::media::frames::{Fit, Frame, PixelFormat, VideoSpec};
 use enginehouse::media::{Kind, Media, Rendered};
 use enginehouse::task::Failure;
-use enginehouse_tests::numbered::{media, media_with, near, number, numbered, pixel, read, rgb, spec, video, write};
+use enginehouse_tests::numbered::{
+    ffmpeg, media, media_with, near, number, numbered, pixel, read, rgb, spec, video, write,
+};
 use enginehouse_tests::pictures::{solid, with_alpha};
 use image::{Rgba, RgbaImage};
 use serde_json::{Value, json};
@@ -229,6 +231,32 @@ async fn transparent_pixels_let_through_what_lies_below() {
 }
 
 #[tokio::test]
+async fn transparent_videos_let_through_what_lies_below_in_every_frame() {
+    let mut bench = Bench::new();
+    let file = bench.at("moving.mov");
+    // The left half is transparent in even frames, the right half in odd ones.
+    let alpha = "if(eq(mod(N\\,2)\\,lt(X\\,W/2))\\,255\\,0)";
+    let source = format!("-f lavfi -i color=red:s=40x20:r=8:d=0.5,format=argb,geq=r=255:g=0:b=0:a={alpha} -c:v qtrle");
+    ffmpeg(&source, &file).unwrap();
+    let moving = bench.add(&file);
+    let made = bench
+        .render(&json!({
+            "output": {"width": 40, "height": 20, "fps": 8, "lossless": true},
+            "clips": [{"color": "#0000ff", "frames": 4}],
+            "layers": [{"source": {"video": moving, "reverse": true}}]
+        }))
+        .await;
+    let frames = rgb(&made.path).await.unwrap();
+    for (i, frame) in frames.iter().enumerate() {
+        let (left, right) = (pixel(frame, 5, 10), pixel(frame, 35, 10));
+        // Reversed: the first frame shown is the fourth, an odd one.
+        let want = if i % 2 == 0 { (RED, BLUE) } else { (BLUE, RED) };
+        assert!(near(&left, &want.0, 4) && near(&right, &want.1, 4), "frame {i}: {left:?} {right:?}");
+    }
+    assert_eq!(frames.len(), 4);
+}
+
+#[tokio::test]
 async fn what_lies_partly_outside_is_cut_off() {
     let mut bench = Bench::new();
     let base = bench.video("base.mp4", 5..6).await;
@@ -373,7 +401,7 @@ async fn what_cannot_be_drawn_is_named_by_pointer_and_leaves_nothing() {
     std::fs::write(&text, "no video").unwrap();
     let text = bench.add(&text);
     let sound = bench.at("s.wav");
-    enginehouse_tests::numbered::ffmpeg("-f lavfi -i sine=duration=1", &sound).unwrap();
+    ffmpeg("-f lavfi -i sine=duration=1", &sound).unwrap();
     let sound = bench.add(&sound);
     let line = json!({"line": {"color": "#000000"}, "to_x": 9, "to_y": 9});
     let with = |key: &str, value: Value| {

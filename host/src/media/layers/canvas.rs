@@ -18,28 +18,43 @@ pub(super) struct Paint {
 
 impl Paint {
     /// A colour that takes so much of a pixel.
-    pub fn solid(rgb: [u8; 3], alpha: u32) -> Self {
-        Self { alpha, rgb: rgb.map(|channel| u32::from(channel) * alpha) }
+    #[inline]
+    pub fn solid([r, g, b]: [u8; 3], alpha: u32) -> Self {
+        Self { alpha, rgb: [u32::from(r) * alpha, u32::from(g) * alpha, u32::from(b) * alpha] }
+    }
+
+    #[inline]
+    fn wide(self) -> [i64; 3] {
+        let [r, g, b] = self.rgb;
+        [i64::from(r), i64::from(g), i64::from(b)]
     }
 
     /// This over that.
+    #[inline]
     pub fn over(self, below: Self) -> Self {
-        let [r, g, b] = self.rgb;
-        let [br, bg, bb] = below.rgb.map(|channel| scaled(channel, FULL - self.alpha.min(FULL)));
-        Self { alpha: self.alpha + scaled(below.alpha, FULL - self.alpha.min(FULL)), rgb: [r + br, g + bg, b + bb] }
+        if self.alpha >= FULL || below.alpha == 0 {
+            return self;
+        }
+        let Self { alpha, rgb: [r, g, b] } = below.faded(FULL - self.alpha);
+        let [own_r, own_g, own_b] = self.rgb;
+        Self { alpha: self.alpha + alpha, rgb: [own_r + r, own_g + g, own_b + b] }
     }
 
     /// Less of it: `opacity` from 0 to [`FULL`].
+    #[inline]
     pub fn faded(self, opacity: u32) -> Self {
-        Self { alpha: scaled(self.alpha, opacity), rgb: self.rgb.map(|channel| scaled(channel, opacity)) }
+        if opacity == FULL {
+            return self;
+        }
+        let [r, g, b] = self.rgb;
+        let rgb = [scaled(r, opacity), scaled(g, opacity), scaled(b, opacity)];
+        Self { alpha: scaled(self.alpha, opacity), rgb }
     }
 }
 
 /// `value · share / FULL`, rounded.
+#[inline]
 fn scaled(value: u32, share: u32) -> u32 {
-    if share == FULL {
-        return value;
-    }
     ((u64::from(value) * u64::from(share) + u64::from(FULL / 2)) / u64::from(FULL)) as u32
 }
 
@@ -100,8 +115,12 @@ impl Canvas<'_> {
         for (y, row) in rows.enumerate() {
             for (x, pixel) in row.chunks_exact_mut(step).skip(area.left).take(area.width()).enumerate() {
                 let paint = paint(x, y);
-                if paint.alpha > 0 {
-                    pixel.iter_mut().zip(paint.rgb).for_each(|(value, over)| mix(value, paint.alpha, over));
+                if paint.alpha > 0
+                    && let [r, g, b, ..] = pixel
+                {
+                    mix(r, paint.alpha, paint.rgb[0]);
+                    mix(g, paint.alpha, paint.rgb[1]);
+                    mix(b, paint.alpha, paint.rgb[2]);
                 }
             }
         }
@@ -121,7 +140,7 @@ impl Canvas<'_> {
             for (x, ((luma, blue), red)) in luma.iter_mut().zip(blue).zip(red).enumerate() {
                 let paint = paint(x, y - area.top);
                 if paint.alpha > 0 {
-                    let rgb = paint.rgb.map(i64::from);
+                    let rgb = paint.wide();
                     mix(luma, paint.alpha, plane(paint.alpha, rgb, 16, Y, 0));
                     mix(blue, paint.alpha, plane(paint.alpha, rgb, 128, CB, 0));
                     mix(red, paint.alpha, plane(paint.alpha, rgb, 128, CR, 0));
@@ -143,22 +162,25 @@ impl Canvas<'_> {
             let blocks = upper.as_chunks_mut::<2>().0.iter_mut().zip(lower.as_chunks_mut::<2>().0);
             let blocks = blocks.zip(blues).zip(reds).enumerate().skip(area.left / 2);
             for (block_x, (((upper, lower), blue), red)) in blocks.take(area.right.div_ceil(2) - area.left / 2) {
+                let (x, y) = (block_x * 2, block_y * 2);
                 let (mut alpha, mut sum) = (0, [0_i64; 3]);
-                let places = [(0, 0), (1, 0), (0, 1), (1, 1)];
-                for (luma, (dx, dy)) in upper.iter_mut().chain(lower).zip(places) {
-                    let (x, y) = (block_x * 2 + dx, block_y * 2 + dy);
+                let mut one = |luma: &mut u8, x: usize, y: usize| {
                     if x < area.left || x >= area.right || y < area.top || y >= area.bottom {
-                        continue;
+                        return;
                     }
                     let paint = paint(x - area.left, y - area.top);
-                    if paint.alpha == 0 {
-                        continue;
+                    if paint.alpha > 0 {
+                        let rgb = paint.wide();
+                        mix(luma, paint.alpha, plane(paint.alpha, rgb, 16, Y, 0));
+                        alpha += paint.alpha;
+                        sum = [sum[0] + rgb[0], sum[1] + rgb[1], sum[2] + rgb[2]];
                     }
-                    let rgb = paint.rgb.map(i64::from);
-                    mix(luma, paint.alpha, plane(paint.alpha, rgb, 16, Y, 0));
-                    alpha += paint.alpha;
-                    sum.iter_mut().zip(rgb).for_each(|(sum, channel)| *sum += channel);
-                }
+                };
+                let ([a, b], [c, d]) = (upper, lower);
+                one(a, x, y);
+                one(b, x + 1, y);
+                one(c, x, y + 1);
+                one(d, x + 1, y + 1);
                 if alpha > 0 {
                     mix(blue, alpha / 4, plane(alpha, sum, 128, CB, 2));
                     mix(red, alpha / 4, plane(alpha, sum, 128, CR, 2));
@@ -169,12 +191,14 @@ impl Canvas<'_> {
 }
 
 /// The value of paint in a plane, times its share, of a sum of 2^`bits` pixels.
+#[inline]
 fn plane(alpha: u32, [r, g, b]: [i64; 3], zero: i64, [kr, kg, kb]: [i32; 3], bits: u32) -> u32 {
     let colour = (i64::from(kr) * r + i64::from(kg) * g + i64::from(kb) * b) >> 16;
     // Never negative: no colour lies further from the zero of its plane than that from 0.
     ((zero * i64::from(alpha) + colour) >> bits).max(0) as u32
 }
 
+#[inline]
 fn mix(value: &mut u8, alpha: u32, over: u32) {
     let mixed = (u32::from(*value) * (FULL - alpha.min(FULL)) + over + FULL / 2) >> 16;
     *value = mixed.min(255) as u8;

@@ -16,6 +16,9 @@ use crate::task::Failure;
 /// Bytes of decoded stills that are kept beyond those that are shown just now: a still that moves is many layers.
 const KEPT_BYTES: usize = 256 << 20;
 
+/// Layers that are drawn in one go: between goes, drawing ends when nobody waits for it any more.
+const TOGETHER: usize = 32;
+
 /// Draws the layers of a timeline. Frames come in order, every one once.
 pub(in crate::media) struct Overlay<'a> {
     media: &'a Media,
@@ -44,7 +47,7 @@ enum Frames {
     /// Nothing that was decoded.
     None,
     Still(Pixels),
-    Video(ClipFrames),
+    Video(ClipFrames, Option<Adjust>),
 }
 
 impl<'a> Overlay<'a> {
@@ -69,24 +72,27 @@ impl<'a> Overlay<'a> {
             let pixels = match &mut shown.frames {
                 Frames::None => None,
                 Frames::Still(pixels) => Some(pixels.clone()),
-                Frames::Video(frames) => match &shown.layer.drawing {
-                    Drawing::Picture(picture) => Some(adjusted(frames.next().await?, picture.adjust).await?),
-                    _ => None,
-                },
+                Frames::Video(frames, adjust) => Some(adjusted(frames.next().await?, *adjust).await?),
             };
             work.push((shown.layer.clone(), pixels));
         }
         let Shape { width, height, format } = self.shape;
-        compute(move || {
-            let mut data = Arc::unwrap_or_clone(frame);
-            let mut canvas = Canvas { data: &mut data, format, width: width as usize, height: height as usize };
-            for (layer, pixels) in &work {
-                draw(&mut canvas, layer, pixels.as_deref().map_or(&[], Vec::as_slice));
+        let mut data = Arc::unwrap_or_clone(frame);
+        let mut work = work.into_iter();
+        loop {
+            let some: Vec<_> = work.by_ref().take(TOGETHER).collect();
+            if some.is_empty() {
+                return Ok(Arc::new(data));
             }
-            data
-        })
-        .await
-        .map(Arc::new)
+            data = compute(move || {
+                let mut canvas = Canvas { data: &mut data, format, width: width as usize, height: height as usize };
+                for (layer, pixels) in &some {
+                    draw(&mut canvas, layer, pixels.as_deref().map_or(&[], Vec::as_slice));
+                }
+                data
+            })
+            .await?;
+        }
     }
 
     /// Opens the layers whose first frame this is.
@@ -110,7 +116,8 @@ impl<'a> Overlay<'a> {
     async fn open(&mut self, picture: &Picture) -> Result<Frames, Failure> {
         let shape = Shape { width: picture.width, height: picture.height, format: picture.format };
         let Some(key) = &picture.key else {
-            return Ok(Frames::Video(ClipFrames::open(self.media, &picture.clip, shape, self.scratch).await?));
+            let frames = ClipFrames::open(self.media, &picture.clip, shape, self.scratch).await?;
+            return Ok(Frames::Video(frames, picture.adjust));
         };
         if let Some(pixels) = self.stills.get(key) {
             return Ok(Frames::Still(pixels.clone()));
@@ -175,7 +182,8 @@ fn draw_picture(canvas: &mut Canvas<'_>, picture: &Picture, pixels: &[u8], opaci
         canvas.lay(area, |x, y| {
             let [r, g, b, alpha] = pixels.get((y + hidden_y) * width + x + hidden_x).copied().unwrap_or_default();
             // Scaling may leave a little colour where nothing is.
-            let rgb = [r, g, b].map(|channel| u32::from(channel.min(alpha)) * FULL);
+            let rgb = [r.min(alpha), g.min(alpha), b.min(alpha)];
+            let Paint { rgb, .. } = Paint::solid(rgb, FULL);
             Paint { alpha: super::shapes::share(alpha), rgb }.faded(opacity)
         });
     } else {

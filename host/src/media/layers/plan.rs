@@ -14,6 +14,9 @@ use crate::task::Failure;
 /// Most layers that show a video in one frame: each is decoded by a process of its own.
 const VIDEOS_AT_ONCE: u64 = 16;
 
+/// Most layers of one frame: so long may drawing it take.
+const LAYERS_AT_ONCE: u64 = 1000;
+
 /// All pictures and videos that are shown in one frame have together at most this many times the pixels that one frame
 /// may have: so much is in memory at once.
 const FRAMES_AT_ONCE: u64 = 4;
@@ -174,35 +177,59 @@ async fn picture(sources: &mut Sources<'_>, placed: &Placed, pointer: &str) -> R
 /// Whether what is shown at the same time is not too much.
 fn together(layers: &[Arc<PlannedLayer>], most_pixels: u64) -> Result<(), Failure> {
     // What comes and what goes, by frame; what goes first.
-    let mut changes = Vec::new();
+    let mut changes = Vec::with_capacity(layers.len() * 2);
     for layer in layers {
-        if let Drawing::Picture(picture) = &layer.drawing {
-            let pixels = i128::from(picture.width) * i128::from(picture.height);
-            let videos = i128::from(picture.key.is_none());
-            changes.push((layer.begin, 1, videos, pixels));
-            changes.push((layer.end, 0, -videos, -pixels));
-        }
+        let (videos, pixels) = match &layer.drawing {
+            Drawing::Picture(picture) => {
+                (i128::from(picture.key.is_none()), i128::from(picture.width) * i128::from(picture.height))
+            }
+            _ => (0, 0),
+        };
+        changes.push((layer.begin, 1, videos, pixels));
+        changes.push((layer.end, -1, -videos, -pixels));
     }
     changes.sort_unstable();
-    let (mut videos, mut pixels) = (0, 0);
-    for (frame, _, more_videos, more_pixels) in changes {
+    let (mut count, mut videos, mut pixels) = (0_i128, 0, 0);
+    for (frame, one, more_videos, more_pixels) in changes {
+        count += one;
         videos += more_videos;
         pixels += more_pixels;
-        if videos > i128::from(VIDEOS_AT_ONCE) {
-            let message = format!(
+        let what = if count > i128::from(LAYERS_AT_ONCE) {
+            format!(
+                "frame {frame} has {count} layers, more than {LAYERS_AT_ONCE}: draw some of them into a picture first"
+            )
+        } else if videos > i128::from(VIDEOS_AT_ONCE) {
+            format!(
                 "the layers of frame {frame} show {videos} videos, more than {VIDEOS_AT_ONCE} at once: render some of \
                  them into one video first"
-            );
-            return Err(Failure::denied("media_too_large", message));
-        }
-        if pixels > i128::from(FRAMES_AT_ONCE.saturating_mul(most_pixels)) {
-            let message = format!(
+            )
+        } else if pixels > i128::from(FRAMES_AT_ONCE.saturating_mul(most_pixels)) {
+            format!(
                 "the pictures and videos in the layers of frame {frame} have {:.1} megapixels together, more than \
                  {FRAMES_AT_ONCE} times what the setting `media.megapixels` allows for one frame",
                 pixels as f64 / 1e6
-            );
-            return Err(Failure::denied("media_too_large", message));
-        }
+            )
+        } else {
+            continue;
+        };
+        return Err(Failure::denied("media_too_large", what));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_frame_has_more_layers_than_are_soon_drawn() {
+        let line = Stroke { from: (0.0, 0.0), to: (1.0, 1.0), color: [0; 3], width: 1.0 };
+        let layer =
+            |begin, end| Arc::new(PlannedLayer { begin, end, opacity: FULL, drawing: Drawing::Line(line.clone()) });
+        let mut layers: Vec<_> = (0..1000).map(|_| layer(0, 5)).chain((0..1000).map(|_| layer(5, 6))).collect();
+        assert_eq!(together(&layers, 1), Ok(()));
+        layers.push(layer(4, 5));
+        let failure = together(&layers, 1).unwrap_err();
+        assert!(failure.message.contains("frame 4 has 1001 layers"), "{}", failure.message);
+    }
 }

@@ -86,6 +86,7 @@ impl Stroke {
 }
 
 /// Coverage from 0 to 255 as a share of a pixel.
+#[inline]
 pub(super) fn share(covered: u8) -> u32 {
     (u32::from(covered) * FULL + 127) / 255
 }
@@ -134,6 +135,8 @@ fn coverage(area: Area, path: &Path) -> Option<Mask> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::media::frames::PixelFormat;
 
@@ -205,5 +208,35 @@ mod tests {
         assert!(rows[7].iter().chain(&rows[8]).all(|red| *red == 200) && rows[9].iter().all(|red| *red == 0));
         assert!(drawn(|canvas| shape(20.0, 0.0, 5.0, 5.0).draw(canvas, false, FULL)).concat().iter().all(|r| *r == 0));
         assert!(drawn(|canvas| shape(2.0, 2.0, 0.0, 5.0).draw(canvas, true, FULL)).concat().iter().all(|r| *r == 0));
+    }
+
+    /// A place or a length: near the frame, or as far away as is allowed.
+    fn number() -> impl Strategy<Value = f32> {
+        prop_oneof![-30.0f32..30.0, -100_000.0f32..=100_000.0, Just(0.0), Just(-100_000.0), Just(100_000.0)]
+    }
+
+    proptest! {
+        #[test]
+        fn no_shape_marks_pixels_outside_its_box(
+            (x, y, width, height) in (number(), number(), number(), number()),
+            line_width in 0.1f32..1000.0,
+            round in any::<bool>(),
+        ) {
+            let (width, height) = (width.abs(), height.abs());
+            let shape = Outlined { x, y, width, height, fill: Some([200, 0, 0]), outline: Some([90, 0, 0]), line_width };
+            let marked = |rows: &[Vec<u8>], l: f32, t: f32, r: f32, b: f32| {
+                rows.iter().enumerate().flat_map(|(y, row)| row.iter().enumerate().map(move |(x, red)| (x, y, *red)))
+                    .any(|(x, y, red)| {
+                        let (x, y) = (x as f32, y as f32);
+                        red > 0 && (x + 1.0 < l || x > r || y + 1.0 < t || y > b)
+                    })
+            };
+            let rows = drawn(|canvas| shape.draw(canvas, round, FULL));
+            prop_assert!(!marked(&rows, x, y, x + width, y + height), "{rows:?}");
+            let line = Stroke { from: (x, y), to: (y, width), color: [200, 0, 0], width: line_width };
+            let rows = drawn(|canvas| line.draw(canvas, FULL));
+            let half = line_width / 2.0;
+            prop_assert!(!marked(&rows, x.min(y) - half, y.min(width) - half, x.max(y) + half, y.max(width) + half));
+        }
     }
 }
