@@ -11,6 +11,7 @@
 //! - `clip.rs`: the frames of one clip, decoded ahead.
 //! - `pixels.rs`: adjusting, blending, sharpening.
 //! - `render.rs`: a timeline becomes one file.
+//! - `bare.rs`: the measure of the render bench: one ffmpeg command.
 //! - `intake.rs`: files of users become artifacts: pictures upright, broken files refused.
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,7 @@ use crate::config::MediaConfig;
 use crate::digest::Digest;
 use crate::task::Failure;
 
+pub mod bare;
 mod clip;
 pub mod frames;
 mod header;
