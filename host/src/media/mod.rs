@@ -16,6 +16,7 @@
 //! - `pixels.rs`: adjusting, blending, sharpening.
 //! - `layers/`: pictures, videos, shapes and text over the frames of a timeline.
 //! - `render.rs`: a timeline becomes one file.
+//! - `bare.rs`: the measure of the render bench: one ffmpeg command.
 //! - `intake.rs`: files of users become artifacts: pictures upright, broken files refused.
 
 use std::path::{Path, PathBuf};
@@ -29,6 +30,7 @@ use crate::config::MediaConfig;
 use crate::digest::Digest;
 use crate::task::Failure;
 
+pub mod bare;
 mod clip;
 pub mod frames;
 mod header;

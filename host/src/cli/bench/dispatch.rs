@@ -1,4 +1,4 @@
-//! `enginehouse bench …`: figures of this machine, as ratios measured in one run.
+//! `enginehouse bench dispatch`: what the house adds to a call of a component.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -18,14 +18,8 @@ use crate::plugins::sandbox::bare;
 use crate::store::NewTask;
 use crate::worker::{Stop, Timing};
 
-#[derive(clap::Subcommand)]
-pub enum Command {
-    /// A no-op plugin through claim, route, run and settle, against the bare instantiate-and-call of the same component
-    Dispatch(Dispatch),
-}
-
 #[derive(clap::Args)]
-pub struct Dispatch {
+pub struct Args {
     /// Tasks to run
     #[arg(long, default_value_t = 5000)]
     tasks: usize,
@@ -40,13 +34,7 @@ pub struct Dispatch {
 /// Rounds before measuring: caches, the allocator and the store's pages warm up.
 const WARM_UP: usize = 200;
 
-pub async fn run(global: &Global, command: Command) -> Done {
-    match command {
-        Command::Dispatch(args) => dispatch(global, &args).await,
-    }
-}
-
-async fn dispatch(global: &Global, args: &Dispatch) -> Done {
+pub async fn run(global: &Global, args: &Args) -> Done {
     let component = match &args.component {
         Some(file) => file.clone(),
         None => {

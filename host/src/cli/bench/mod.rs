@@ -1,0 +1,26 @@
+//! `enginehouse bench …`: figures of this machine, as ratios measured in one run.
+//!
+//! - `dispatch.rs`: what the house adds to a call of a component.
+//! - `render.rs`: what the house adds to ffmpeg; `scenes.rs`: the videos it works on.
+
+use crate::cli::Global;
+use crate::cli::exit::Done;
+
+mod dispatch;
+mod render;
+mod scenes;
+
+#[derive(clap::Subcommand)]
+pub enum Command {
+    /// A no-op plugin through claim, route, run and settle, against the bare instantiate-and-call of the same component
+    Dispatch(dispatch::Args),
+    /// Eight segments stitched with fades by `render`, against one hand-written ffmpeg command that does the same
+    Render(render::Args),
+}
+
+pub async fn run(global: &Global, command: Command) -> Done {
+    match command {
+        Command::Dispatch(args) => dispatch::run(global, &args).await,
+        Command::Render(args) => render::run(global, &args).await,
+    }
+}
