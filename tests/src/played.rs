@@ -18,22 +18,29 @@ pub struct Played {
     _folder: TempDir,
 }
 
-/// Renders one clip of a file with these members (`{}`: all of it, as it is) and these of the output.
-pub async fn play(media: &Media, file: &Path, clip: &Value, output: &Value) -> Result<Played, Failure> {
+/// Renders clips of a file with these members (`{}`: all of it, as it is; several in an array) and these of the output.
+pub async fn play(media: &Media, file: &Path, clips: &Value, output: &Value) -> Result<Played, Failure> {
     let folder = tempfile::tempdir().map_err(|e| Failure::internal("test", e.to_string()))?;
-    let mut whole = json!({ "video": { "$artifact": Digest::of(b"source") } });
-    if let (Some(whole), Some(members)) = (whole.as_object_mut(), clip.as_object()) {
-        whole.extend(members.clone());
-    }
-    let timeline = json!({ "output": output, "clips": [whole] });
+    let of_file = |members: &Value| {
+        let mut clip = json!({ "video": { "$artifact": Digest::of(b"source") } });
+        if let (Some(clip), Some(members)) = (clip.as_object_mut(), members.as_object()) {
+            clip.extend(members.clone());
+        }
+        clip
+    };
+    let clips: Vec<Value> = match clips.as_array() {
+        Some(clips) => clips.iter().map(of_file).collect(),
+        None => vec![of_file(clips)],
+    };
+    let timeline = json!({ "output": output, "clips": clips });
     let find = |_| Ok::<PathBuf, Failure>(file.to_path_buf());
     let made = media.render(&timeline, &find, folder.path()).await?;
     Ok(Played { made, _folder: folder })
 }
 
-/// The numbers that play when one clip of a file is rendered.
-pub async fn played(file: &Path, clip: Value) -> Result<Vec<u64>> {
-    let played = play(&media(), file, &clip, &json!({})).await?;
+/// The numbers that play when clips of a file are rendered: see [`play`].
+pub async fn played(file: &Path, clips: Value) -> Result<Vec<u64>> {
+    let played = play(&media(), file, &clips, &json!({})).await?;
     let numbers = numbers(&played.made.path).await?;
     ensure!(numbers.len() as u64 == played.made.frames, "{} frames were promised", played.made.frames);
     Ok(numbers)
