@@ -349,14 +349,25 @@ fn not_to_be_called(case: &Case, calls: &Value) -> Option<&'static str> {
         if pictures.into_iter().any(|address| behind(address) && !there(address)) {
             return Some("the pictures of the call are not to be had in the case: nothing is asked without them");
         }
-        let number = |place: &Value, name: &str| place[name].as_f64();
-        let nowhere =
-            |place: &Value| number(place, "end_frame").is_some_and(|end| number(place, "start_frame") >= Some(end));
-        if items(&call["configs"]).iter().any(nowhere) {
-            return Some("a place that ends before it begins is refused before anybody is asked");
-        }
+    }
+    // Judged by what is asked of the task, not by what is recorded of it: that may be altered.
+    if case.params.values().any(ends_before_it_begins) {
+        return Some("a place that ends before it begins is refused before anybody is asked");
     }
     None
+}
+
+/// Whether a place in a structure video, here or below, holds no frame.
+fn ends_before_it_begins(value: &Value) -> bool {
+    match value {
+        Value::Object(members) => {
+            let number = |name: &str| members.get(name).and_then(Value::as_f64);
+            number("start_frame").zip(number("end_frame")).is_some_and(|(start, end)| start >= end)
+                || members.values().any(ends_before_it_begins)
+        }
+        Value::Array(items) => items.iter().any(ends_before_it_begins),
+        _ => false,
+    }
 }
 
 /// The calls of whoever helps, in the words of the recordings' stand-ins.
