@@ -36,6 +36,7 @@ check: setup
 
 bench: build
 	$(HOST) bench dispatch
+	$(HOST) bench render
 
 clean:
 	cargo clean

@@ -26,7 +26,7 @@ use crate::task::Failure;
 const ENCODER_THREADS: &str = "4";
 
 /// The scaler as exact as it goes: no visible drift over generations.
-const SCALER: &str = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp";
+const SCALER: &str = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact";
 
 /// Layout of a raw frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
