@@ -36,6 +36,8 @@ pub fn of_folder(name: &str) -> Result<Vec<Case>> {
         let json = read(&file)?;
         if is_case(&json) {
             cases.push(Case::parse(name, &json).with_context(|| file.display().to_string())?);
+        } else if !json["sections"].is_object() {
+            bail!("{} is neither a case nor holds tables", file.display());
         }
     }
     if cases.is_empty() {
@@ -59,14 +61,17 @@ pub fn of_stage(name: &str, stage: &str) -> Result<Vec<Case>> {
     Ok(cases)
 }
 
-/// The tables of a folder: files whose JSON is an object of lists.
+/// The tables of a folder: lists of entries by name, under `sections` of their files.
 pub fn tables(name: &str) -> Result<Map<String, Value>> {
-    let mut tables = Map::new();
+    let mut tables: Map<String, Value> = Map::new();
     for file in files(name)? {
-        if let Value::Object(json) = read(&file)?
-            && !json.contains_key("expected")
-        {
-            tables.extend(json);
+        let json = read(&file)?;
+        for (table, entries) in json["sections"].as_object().into_iter().flatten() {
+            let entries = entries.as_array().with_context(|| format!("the table {table} is no list"))?.clone();
+            match tables.entry(table).or_insert_with(|| Value::Array(Vec::new())) {
+                Value::Array(all) => all.extend(entries),
+                _ => bail!("the table {table} is no list"),
+            }
         }
     }
     Ok(tables)
@@ -105,7 +110,11 @@ impl Case {
         }
         let pointers = match &correction["not_compared"] {
             Value::Null => Vec::new(),
-            Value::Array(pointers) => pointers.iter().filter_map(|p| p.as_str().map(String::from)).collect(),
+            Value::Array(pointers) => pointers
+                .iter()
+                .map(|pointer| Some(pointer.as_str()?.to_string()))
+                .collect::<Option<_>>()
+                .context("`not_compared` holds something else than texts")?,
             other => bail!("`not_compared` is {other}, expected a list of JSON pointers"),
         };
         let Value::Object(params) = json["params"].clone() else { bail!("`params` is no object") };

@@ -156,7 +156,10 @@ async fn looked_at(house: &House, value: &Value) -> Result<Option<Value>> {
 /// `extract_frame`: a film whose frames carry their number is taken one frame of, and the number read back.
 async fn frame(case: &Case, shared: &Shared) -> Result<Value> {
     const FILM: &str = "film";
+    let readable = case.params.get("frame_readable").and_then(Value::as_bool).unwrap_or(true);
+    anyhow::ensure!(readable, "a film whose frames cannot be read is not made here");
     let total = case.params.get("total_frames").and_then(Value::as_u64).context("a case has `total_frames`")?;
+    anyhow::ensure!(total <= 256, "{total} frames cannot be told apart by their numbers");
     let mut prepared = case.clone();
     prepared.params = Map::from_iter([
         ("input_video_task_id".to_string(), json!(FILM)),
@@ -169,7 +172,8 @@ async fn frame(case: &Case, shared: &Shared) -> Result<Value> {
     let film = house.folder.path().join("input/film.mp4");
     numbered::video(&film, (64, 48), 16.0, 0..total).await?;
     Ok(match house.run(&prepared, shared).await? {
-        Err(failure) => json!({"success": false, "frame_read": null, "error_text": failure.message}),
+        Err(failure) if failure.code == "frame_outside_video" => json!({"success": false, "frame_read": null}),
+        Err(failure) => anyhow::bail!("{}: {}", failure.code, failure.message),
         Ok(Outcome::Done(Output::File { file, .. })) => {
             let numbers = numbered::numbers(&house.artifacts.path(file.artifact)?).await?;
             json!({"success": true, "frame_read": numbers.first()})
