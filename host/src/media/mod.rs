@@ -11,6 +11,7 @@
 //! - `webp.rs`: animated WebP, decoded here.
 //! - `frames.rs`: raw frames in and out of ffmpeg, for those that compute on pixels.
 //! - `timeline.rs`: the JSON of `render`, parsed and checked.
+//! - `step.rs`: from one rate to another, exactly.
 //! - `plan.rs`: which frames of which file a timeline means.
 //! - `clip.rs`: the frames of one clip, decoded ahead.
 //! - `pixels.rs`: adjusting, blending, sharpening.
@@ -42,6 +43,7 @@ mod probe;
 mod process;
 mod render;
 mod sniff;
+mod step;
 mod streams;
 mod timeline;
 mod timing;

@@ -10,6 +10,7 @@ use crate::media::frames::{Fit, PixelFormat};
 use crate::media::layers::PlannedLayer;
 use crate::media::pixels::Adjust;
 use crate::media::probe::{self, Source};
+use crate::media::step::Step;
 use crate::media::timeline::{ClipSource, Fade, OutputKind, Range, Timeline, invalid};
 use crate::media::{Kind, Media, Probe, layers, timing};
 use crate::task::Failure;
@@ -68,8 +69,7 @@ pub(super) struct Picks {
     /// First frame, counted after resampling.
     begin: u64,
     pub count: u64,
-    /// Source frames for one frame of the clip.
-    step: f64,
+    step: Step,
     /// Last frame of the source.
     last: u64,
     pub reverse: bool,
@@ -93,8 +93,8 @@ impl Picks {
     pub fn of(range: &Range, facts: &Probe, times: Option<&Arc<[f64]>>) -> Result<Self, String> {
         let Probe { frames, fps, .. } = *facts;
         let step = match range.fps {
-            Some(rate) if fps > 0.0 => fps / rate,
-            _ => 1.0,
+            Some(rate) if fps > 0.0 => Step::between(fps, rate),
+            _ => Step::ONE,
         };
         let times = match (range.fps, times) {
             (Some(rate), Some(times)) if fps > 0.0 => {
@@ -103,10 +103,10 @@ impl Picks {
             _ => None,
         };
         let available = match &times {
-            Some(times) => facts.seconds * times.rate,
-            None => frames as f64 / step,
+            Some(times) => (facts.seconds * times.rate).round() as u64,
+            None => step.clip_frames(frames),
         };
-        let available = (available.round() as u64).max(1);
+        let available = available.max(1);
         let left = available.saturating_sub(range.start);
         let count = range.frames.map_or(left, |count| count.get());
         if count == 0 || count > left {
@@ -136,7 +136,7 @@ impl Picks {
     fn source_frame(&self, i: u64) -> u64 {
         let frame = match &self.times {
             Some(Times { of_frames, rate, early }) => timing::nearest(of_frames, i as f64 / rate, *early),
-            None => (i as f64 * self.step).round() as u64,
+            None => self.step.nearest(i),
         };
         frame.min(self.last)
     }
@@ -316,6 +316,16 @@ mod tests {
         };
         assert_eq!(at(Some(10.0)), [0, 1, 2, 2, 2, 2, 2, 2, 3, 3, 3, 4]);
         assert_eq!(at(None), [0, 1, 2, 3, 4], "each once, unless another rate is asked for");
+    }
+
+    #[test]
+    fn a_moment_between_two_frames_shows_the_later_one_at_any_pair_of_rates() {
+        let at = |source, clip: f64, frames| {
+            let range = Range { fps: Some(clip), ..Range::default() };
+            Picks::of(&range, &facts(frames, source, frames as f64 / source), None).unwrap()
+        };
+        assert_eq!(at(10.0, 29.0, 5).count, 15, "14.5 frames");
+        assert_eq!(at(13.0, 12.0, 100).forward().nth(54), Some(59), "frame 58.5");
     }
 
     #[test]
