@@ -41,6 +41,23 @@ pub(super) enum ClipFrames {
     },
 }
 
+/// A clip that is being opened by a task of its own. Ends with this value.
+pub(super) struct Opening(AbortOnDropHandle<Result<ClipFrames, Failure>>);
+
+impl Opening {
+    /// Starts. `scratch`: a folder for frames that must wait.
+    pub fn start(media: &Media, clip: &Planned, shape: Shape, scratch: &Path) -> Self {
+        let (media, clip, scratch) = (media.clone(), clip.clone(), scratch.to_path_buf());
+        let open = async move { ClipFrames::open(&media, &clip, shape, &scratch).await };
+        Self(AbortOnDropHandle::new(tokio::spawn(open)))
+    }
+
+    /// Waits until the clip is open.
+    pub async fn done(self) -> Result<ClipFrames, Failure> {
+        self.0.await.unwrap_or_else(|_| Err(ended()))
+    }
+}
+
 impl ClipFrames {
     /// Starts decoding. `scratch`: a folder for frames that must wait.
     pub async fn open(media: &Media, clip: &Planned, shape: Shape, scratch: &Path) -> Result<Self, Failure> {

@@ -12,7 +12,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::digest::Digest;
-use crate::media::clip::{ClipFrames, Pixels, Shape, compute};
+use crate::media::clip::{ClipFrames, Opening, Pixels, Shape, compute};
 use crate::media::frames::{Fit, FrameReader, FrameWriter, PixelFormat, Target, VideoSpec, cannot_write};
 use crate::media::layers::Overlay;
 use crate::media::pixels::{self, Layout};
@@ -154,6 +154,11 @@ enum Taker<'a> {
 }
 
 impl Taker<'_> {
+    /// Whether there is something to get ready for.
+    fn wants_all(&self) -> bool {
+        matches!(self, Taker::Video(_))
+    }
+
     /// Takes a frame; false: no more are wanted.
     async fn take(&mut self, pixels: Pixels) -> Result<bool, Failure> {
         match self {
@@ -173,8 +178,13 @@ async fn frames(media: &Media, plan: &Plan, work: &Path, mut taker: Taker<'_>) -
     let mut overlay = Overlay::new(media, &plan.layers, shape, work);
     // The clip before, which stands at the first frame of its fade, while that lasts.
     let mut before: Option<(ClipFrames, Fade)> = None;
-    for clip in &plan.clips {
-        let mut own = ClipFrames::open(media, clip, shape, work).await?;
+    let open = |clip: &Planned| Opening::start(media, clip, shape, work);
+    let mut opening = plan.clips.first().map(open);
+    for (i, clip) in plan.clips.iter().enumerate() {
+        let Some(opened) = opening.take() else { break };
+        let mut own = opened.done().await?;
+        // The next one gets ready meanwhile: programs take a while to start.
+        opening = plan.clips.get(i + 1).filter(|_| taker.wants_all()).map(open);
         for i in 0..alone(clip) {
             let mut pixels = own.next().await?;
             match &mut before {
