@@ -22,9 +22,8 @@ use crate::media::sniff::Signature;
 use crate::media::{Media, Probe, Tools, rate, webp, words};
 use crate::task::Failure;
 
-/// Threads of the encoder: fixed, because what it writes depends on their number. Enough for eight processors; on fewer they
-/// cost some memory and no time.
-const ENCODER_THREADS: &str = "12";
+/// Threads of the encoder: fixed, because what it writes depends on their number.
+const ENCODER_THREADS: &str = "4";
 
 /// The scaler as exact as it goes: no visible drift over generations.
 const SCALER: &str = "flags=lanczos+accurate_rnd+full_chroma_int+full_chroma_inp+bitexact";
