@@ -20,7 +20,7 @@ demo: build
 	$(HOST) demo
 
 test: build
-	cargo test --release --locked $(NATIVE)
+	cargo test --release --locked --no-fail-fast $(NATIVE)
 
 build: setup
 	cargo build --release --locked -p enginehouse

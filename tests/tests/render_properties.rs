@@ -33,8 +33,8 @@ const TOLERANCE: f64 = 14.0;
 
 /// Rates of sources, sizes and lengths: 240 frames in all, one number each.
 const SOURCES: [(f64, (u32, u32), u64); 8] = [
-    (8.0, (96, 64), 23),
-    (12.5, (97, 55), 30),
+    (10.0, (96, 64), 23),
+    (13.0, (97, 55), 30),
     (24_000.0 / 1001.0, (128, 72), 36),
     (24.0, (96, 65), 29),
     (25.0, (131, 64), 25),
@@ -47,7 +47,7 @@ const SOURCES: [(f64, (u32, u32), u64); 8] = [
 const SIZES: [(u32, u32); 5] = [(96, 64), (97, 64), (128, 71), (161, 91), (80, 48)];
 
 /// Rates of results, and of sources that are brought to another rate.
-const RATES: [f64; 10] = [8.0, 10.0, 12.0, 16.0, 23.976, 24.0, 25.0, 30.0, 48.0, 60.0];
+const RATES: [f64; 11] = [8.0, 10.0, 12.0, 16.0, 23.976, 24.0, 25.0, 29.0, 30.0, 48.0, 60.0];
 
 /// How light the bars of a frame are.
 type Bars = [f64; BARS];

@@ -6,6 +6,18 @@ pub const NAME_BYTES: usize = 160;
 
 /// The name of a file for people, made safe. `..`, an empty name and the like become `file`.
 pub fn sanitised(name: &str) -> String {
+    let mut safe = once(name);
+    // What was taken out may have hidden an extension: `a..b!` becomes `a..b`, which has one.
+    loop {
+        let again = once(&safe);
+        if again == safe {
+            return safe;
+        }
+        safe = again;
+    }
+}
+
+fn once(name: &str) -> String {
     let last = name.rsplit(['/', '\\']).find(|part| !part.trim().is_empty()).unwrap_or_default();
     let (stem, extension) = split(last.trim());
     let stem = part(stem, NAME_BYTES - extension.map_or(0, |extension| extension.len() + 1));
@@ -88,6 +100,7 @@ mod tests {
             ("a.tar.gz", "a.tar.gz"),
             ("no extension.", "no_extension"),
             ("nul\0l\n.txt", "null.txt"),
+            ("A..a!", "A.a"),
         ] {
             assert_eq!(sanitised(name), expected, "{name:?}");
         }
