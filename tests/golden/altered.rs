@@ -14,7 +14,10 @@ const PLACES: usize = 200;
 pub fn unnoticed(case: &Case, observed: &Value, verdict: &Verdict) -> Vec<String> {
     let mut found = Vec::new();
     for member in &verdict.compared {
-        if let Some(object) = observed.as_object().filter(|object| object.contains_key(member)) {
+        // Null is as good as absent.
+        if let Some(object) =
+            observed.as_object().filter(|object| object.get(member).is_some_and(|seen| !seen.is_null()))
+        {
             let mut without = object.clone();
             without.remove(member);
             if compare(case, &Value::Object(without)).differences.is_empty() {
@@ -63,8 +66,8 @@ fn exempt(case: &Case, verdict: &Verdict, place: &str) -> bool {
 
 fn other(leaf: &Value) -> Value {
     match leaf {
-        // One more than colours may be off.
-        Value::Number(number) => json!(number.as_f64().unwrap_or_default() + 9.0),
+        // Beyond what colours may be off on either side.
+        Value::Number(number) => json!(number.as_f64().unwrap_or_default() + 17.0),
         Value::String(text) => json!(format!("{text}~")),
         Value::Bool(is) => json!(!is),
         _ => json!("altered"),
