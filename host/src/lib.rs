@@ -10,7 +10,7 @@
 //! | 7 | worker |
 //! | 6 | plugins |
 //! | 5 | assist, engines |
-//! | 4 | media, router, schedule, store |
+//! | 4 | media, router, schedule, store, templates |
 //! | 3 | artifacts, config |
 //! | 2 | net, tasklog |
 //! | 1 | task |
@@ -36,4 +36,5 @@ pub mod schedule;
 pub mod store;
 pub mod task;
 pub mod tasklog;
+pub mod templates;
 pub mod worker;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use enginehouse_tests::host::root;
 
 /// Floor and room. `lib.rs` holds the same table for readers.
-const FLOORS: [(&str, u8); 19] = [
+const FLOORS: [(&str, u8); 20] = [
     ("main", 9),
     ("cli", 8),
     ("worker", 7),
@@ -16,6 +16,7 @@ const FLOORS: [(&str, u8); 19] = [
     ("router", 4),
     ("schedule", 4),
     ("store", 4),
+    ("templates", 4),
     ("artifacts", 3),
     ("config", 3),
     ("net", 2),

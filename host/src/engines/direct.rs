@@ -12,7 +12,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Request;
+use super::{Request, WorkflowTerms};
 use crate::task::{Failure, Handler, Route, Task};
 
 /// A task type that Wan2GP serves directly.
@@ -289,7 +289,9 @@ pub fn request(route: &Route, task: &Task) -> Result<Request, Failure> {
 
 fn workflow(task: &Task) -> Result<Request, Failure> {
     match task.params.get("workflow") {
-        Some(Value::Object(workflow)) if !workflow.is_empty() => Ok(Request::Workflow { workflow: workflow.clone() }),
+        Some(Value::Object(workflow)) if !workflow.is_empty() => {
+            Ok(Request::Workflow { workflow: workflow.clone(), terms: WorkflowTerms::default() })
+        }
         _ => Err(Failure::invalid(
             "workflow_required",
             format!(
@@ -562,7 +564,10 @@ mod tests {
         let comfyui = || Handler::Comfyui { name: None };
         let workflow = json!({"1": {"class_type": "SaveImage", "inputs": {}}});
         let got = convert("comfy", json!({"workflow": workflow}), comfyui()).unwrap();
-        assert_eq!(got, Request::Workflow { workflow: workflow.as_object().unwrap().clone() });
+        assert_eq!(
+            got,
+            Request::Workflow { workflow: workflow.as_object().unwrap().clone(), terms: WorkflowTerms::default() }
+        );
         for params in [json!({}), json!({"workflow": "{}"}), json!({"workflow": {}})] {
             assert_eq!(convert("comfy", params, comfyui()).unwrap_err().code, "workflow_required");
         }

@@ -3,6 +3,7 @@
 //! | entry | what |
 //! |---|---|
 //! | `request.json` | what was asked for: engine, digest of the request's canonical JSON, the request |
+//! | `preview.jpg` | the newest picture of a job that runs |
 //! | `output/` | where the engine works; emptied before every run, gone once the job is finished |
 //! | `result.json` | `{"ok": JobResult}` or `{"err": Failure}`; while it stands here the job is *finished* |
 //!
@@ -56,6 +57,11 @@ pub(super) struct JobFolder {
 impl JobFolder {
     pub fn new(jobs: &Path, key: JobKey) -> Self {
         Self { folder: task_folder(jobs, key.task).join(format!("{}-{}", key.attempt, key.seq)), key }
+    }
+
+    /// Where the newest preview picture of the job lies.
+    pub fn preview(&self) -> PathBuf {
+        self.folder.join("preview.jpg")
     }
 
     /// How the job ended, if it is finished.

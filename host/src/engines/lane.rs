@@ -302,10 +302,11 @@ impl Lane {
         // The engine's own token: running into the limit stops the engine, but does not make the job a cancelled one.
         let stop = cancel.child_token();
         let (artifacts, told) = (self.options.artifacts.clone(), stop.clone());
+        let preview = self.folder(key).preview();
         let mut run = tokio::spawn(async move {
             let artifacts = &artifacts;
             let label = label.as_deref();
-            engine.run(Job { key, label, request: &request, folder, artifacts, report, cancel: told }).await
+            engine.run(Job { key, label, request: &request, folder, preview, artifacts, report, cancel: told }).await
         });
         let ended = tokio::select! {
             ended = &mut run => Stop::Itself(ended),

@@ -12,6 +12,7 @@
 //! An `Engines` needs a Tokio runtime when a job is submitted. It keeps how each job ended until `cancel_task` forgets the
 //! task: call that when a task has ended, however it ended.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use crate::artifacts::Artifacts;
 use crate::clock::{Clock, Timestamp};
 use crate::task::{EngineKind, Failure, FileRef, TaskId};
+use crate::templates::DeclaredOutput;
 
 pub mod animatic;
 pub mod direct;
@@ -57,7 +59,32 @@ pub enum Request {
     /// Wan2GP: settings under their established names.
     Generation { settings: Map<String, Value>, model_overrides: Map<String, Value> },
     /// ComfyUI: a workflow in API format.
-    Workflow { workflow: Map<String, Value> },
+    Workflow {
+        workflow: Map<String, Value>,
+        #[serde(default, skip_serializing_if = "WorkflowTerms::are_plain")]
+        terms: WorkflowTerms,
+    },
+}
+
+/// What is agreed about a workflow beside its graph.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct WorkflowTerms {
+    /// Outputs that the server refuses are left out, the rest runs. Otherwise one refused output refuses the whole.
+    pub allow_partial: bool,
+    /// Nodes whose preview files are wanted as results.
+    pub temp_nodes: BTreeSet<String>,
+    /// Which param an input came from: `NODE/INPUT` → JSON pointer into the params. For messages.
+    pub sources: BTreeMap<String, String>,
+    /// What the workflow promises, the main one first. Empty: whatever it leaves is the result.
+    pub outputs: Vec<DeclaredOutput>,
+}
+
+impl WorkflowTerms {
+    /// Nothing is agreed.
+    pub fn are_plain(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 impl Request {
@@ -111,6 +138,8 @@ pub struct Job<'a> {
     pub request: &'a Request,
     /// Empty, on the same file system as the artifacts; what the engine leaves here is what it may return.
     pub folder: PathBuf,
+    /// Where the newest preview picture goes (JPEG, replaced as a whole). Its folder stands.
+    pub preview: PathBuf,
     pub artifacts: &'a Artifacts,
     pub report: Report,
     pub cancel: CancellationToken,

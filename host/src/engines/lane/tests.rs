@@ -6,6 +6,7 @@ use async_trait::async_trait;
 use serde_json::{Map, json};
 use tokio::sync::Semaphore;
 
+use super::super::WorkflowTerms;
 use super::*;
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
@@ -36,7 +37,7 @@ impl Engine for Scripted {
 
     async fn run(&self, job: Job<'_>) -> Result<Vec<Produced>, Failure> {
         let settings = match job.request {
-            Request::Generation { settings, .. } | Request::Workflow { workflow: settings } => settings.clone(),
+            Request::Generation { settings, .. } | Request::Workflow { workflow: settings, .. } => settings.clone(),
         };
         let word = |key: &str| settings.get(key).and_then(|v| v.as_str()).unwrap_or_default().to_string();
         assert_eq!(std::fs::read_dir(&job.folder).unwrap().count(), 0, "the folder is empty");
@@ -183,7 +184,7 @@ async fn jobs_of_both_engines_run_one_at_a_time_by_priority_then_age_then_order(
         let mut job = house.job(seq, "finish");
         if seq == 2 {
             let settings = json!({"name": "workflow 2"}).as_object().unwrap().clone();
-            job.request = Request::Workflow { workflow: settings };
+            job.request = Request::Workflow { workflow: settings, terms: WorkflowTerms::default() };
         }
         (job.priority, job.created_at) = (priority, Timestamp(age));
         house.lane.submit(job).await.unwrap();

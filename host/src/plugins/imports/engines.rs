@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use super::contract::enginehouse::plugin::engines::{self, Finished};
 use super::contract::to_guest;
 use super::{Capability, Live, Shared, Start, json_or_text, object, text_option};
-use crate::engines::{JobKey, JobResult, NewJob, Request};
+use crate::engines::{JobKey, JobResult, NewJob, Request, WorkflowTerms};
 use crate::plugins::journal::{CallKey, Effect, Interrupt};
 use crate::router;
 use crate::task::{EngineKind, Failure};
@@ -47,7 +47,8 @@ impl engines::Host for Start {
         let arguments = json!({ "workflow": json_or_text(&workflow), "options": json_or_text(&options) });
         self.submit("engines.submit-workflow", arguments, move || {
             let label = text_option(&object(&options, "`options`")?, "label")?;
-            Ok((Request::Workflow { workflow: object(&workflow, "`workflow`")? }, label))
+            let workflow = object(&workflow, "`workflow`")?;
+            Ok((Request::Workflow { workflow, terms: WorkflowTerms::default() }, label))
         })
         .await
     }
