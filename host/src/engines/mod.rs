@@ -8,6 +8,7 @@
 //! - `folder.rs`: the job's folder and its durable result.
 //! - `direct.rs`: a task that is routed straight to an engine becomes a request.
 //! - `animatic/`: the engine that needs no GPU and no weights.
+//! - `supervisor/`: the child processes that engines run in.
 //!
 //! An `Engines` needs a Tokio runtime when a job is submitted. It keeps how each job ended until `cancel_task` forgets the
 //! task: call that when a task has ended, however it ended.
@@ -32,6 +33,7 @@ pub mod animatic;
 pub mod direct;
 mod folder;
 mod lane;
+pub mod supervisor;
 
 use lane::Lane;
 
