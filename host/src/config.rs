@@ -141,11 +141,97 @@ impl Default for EnginesConfig {
 }
 
 /// `[engines.comfyui]`
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ComfyuiConfig {
-    /// Folder of the ComfyUI checkout.
+    /// Folder of the ComfyUI checkout: the host starts and owns a server.
     pub root: Option<String>,
+    /// Its Python; none: that of a virtual environment in the checkout, else `python3`.
+    pub python: Option<String>,
+    /// Further arguments of the server, after the host's own.
+    pub args: Vec<String>,
+    /// Port of the owned server; 0: a free one.
+    pub port: u16,
+    pub start: Start,
+    /// Longest time from start to ready; 0: as long as the process lives.
+    pub start_seconds: u64,
+    /// How long a server that is to stop may take before it is killed.
+    pub stop_seconds: u64,
+    /// Address of a server that an operator runs, instead of `root`.
+    pub url: Option<String>,
+    /// Headers for that server, by name.
+    pub headers: BTreeMap<String, SecretSource>,
+    /// Longest time a small request may take.
+    pub request_seconds: u64,
+    /// Longest time one file may take to be sent or fetched.
+    pub transfer_seconds: u64,
+    /// How long nobody may listen before the server counts as dead.
+    pub unreachable_seconds: u64,
+    /// How long a prompt that runs may say nothing.
+    pub inactive_seconds: u64,
+    /// How long a prompt may take to stop before the server is killed for it.
+    pub cancel_grace_seconds: u64,
+}
+
+impl Default for ComfyuiConfig {
+    fn default() -> Self {
+        Self {
+            root: None,
+            python: None,
+            args: Vec::new(),
+            port: 0,
+            start: Start::Lazy,
+            start_seconds: 0,
+            stop_seconds: 10,
+            url: None,
+            headers: BTreeMap::new(),
+            request_seconds: 30,
+            transfer_seconds: 600,
+            unreachable_seconds: 10,
+            inactive_seconds: 900,
+            cancel_grace_seconds: 30,
+        }
+    }
+}
+
+/// When an engine that the host owns is started.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// With the first job that needs it.
+    #[default]
+    Lazy,
+    /// With the host.
+    Eager,
+}
+
+/// Where a secret text is read.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SecretSource {
+    /// Name of the environment variable that holds it…
+    #[serde(default)]
+    pub env: Option<String>,
+    /// … or the file.
+    #[serde(default)]
+    pub file: Option<String>,
+}
+
+impl SecretSource {
+    /// The text, without blanks around it. The error says what is missing, and where.
+    pub fn read(&self) -> Result<String, String> {
+        let (place, text) = match (&self.env, &self.file) {
+            (Some(name), _) => {
+                (format!("the variable {name}"), std::env::var(name).map_err(|e| format!("the variable {name}: {e}"))?)
+            }
+            (None, Some(file)) => (file.clone(), std::fs::read_to_string(file).map_err(|e| format!("{file}: {e}"))?),
+            (None, None) => return Err("it names neither `env` nor `file`".into()),
+        };
+        match text.trim() {
+            "" => Err(format!("{place} is empty")),
+            text => Ok(text.to_string()),
+        }
+    }
 }
 
 /// `[engines.wan2gp]`

@@ -61,6 +61,11 @@ impl Home {
         self.data().join("jobs")
     }
 
+    /// Logs and states of the processes that engines run in.
+    pub fn engines(&self) -> PathBuf {
+        self.data().join("engines")
+    }
+
     /// Bytes of plugins in use, compiled artifacts, the catalog's memory.
     pub fn plugin_data(&self) -> PathBuf {
         self.data().join("plugins")

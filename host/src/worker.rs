@@ -19,10 +19,11 @@ use tokio_util::task::TaskTracker;
 
 use crate::clock::Stopwatch;
 use crate::config::{Config, Mode};
+use crate::engines;
 use crate::plugins::{Plugins, Run, Services};
 use crate::router;
 use crate::store::{AfterFailure, Claim, ClaimRequest, StoreError, TaskFilter, TypeFilter};
-use crate::task::{Failure, FailureClass, Handler, Holder, Outcome, Output, Route, Status, Task, TaskId};
+use crate::task::{EngineKind, Failure, FailureClass, Handler, Holder, Outcome, Output, Route, Status, Task, TaskId};
 use crate::tasklog::{self, TaskLog};
 
 mod claims;
@@ -111,6 +112,7 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
     });
 
     state.worker.clone().collect().await;
+    state.worker.services.engines.warm_up();
     let mut changes = state.worker.services.store.changes();
     loop {
         if stop.drain.is_cancelled() || stop.now.is_cancelled() {
@@ -158,6 +160,7 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
         () = async { stop.now.cancelled().await; tokio::time::sleep(LAST_GRACE).await } => {}
     }
     keeper.abort();
+    state.worker.services.engines.stop().await;
     tokio::task::spawn_blocking(tasklog::flush).await.ok();
     state.claims.summary()
 }
@@ -168,12 +171,21 @@ impl State {
         let config = &self.worker.config;
         self.claims.renew_if_overdue(Duration::from_secs(config.worker.renew_seconds)).await;
         let refused: BTreeSet<String> = config.routing.refuse.iter().cloned().collect();
+        let suspended = self.worker.services.engines.suspensions();
         let served: BTreeSet<String> = match config.routing.mode {
             Mode::Hybrid => self.worker.plugins.offers().plugins.keys().cloned().collect(),
             Mode::Simple => BTreeSet::new(),
         };
         let handlers = TypeFilter::Only(served.difference(&refused).cloned().collect());
-        let direct = TypeFilter::Except(served.union(&refused).cloned().collect());
+        // Types that go straight to an engine which takes no jobs stay in the queue.
+        let comfyui: BTreeSet<String> = self.worker.comfyui_types().difference(&served).cloned().collect();
+        let comfyui_suspended = suspended.contains_key(&EngineKind::Comfyui);
+        let direct = match (suspended.contains_key(&EngineKind::Wan2gp), comfyui_suspended) {
+            (false, false) => TypeFilter::Except(served.union(&refused).cloned().collect()),
+            (false, true) => TypeFilter::Except(served.union(&refused).chain(&comfyui).cloned().collect()),
+            (true, false) => TypeFilter::Only(comfyui.difference(&refused).cloned().collect()),
+            (true, true) => TypeFilter::Only(BTreeSet::new()),
+        };
 
         let pool_room = config.worker.max_live_instances.saturating_sub(self.claims.handlers()).min(CLAIM_BATCH);
         let mut taken = if served.is_empty() { 0 } else { self.take(handlers, pool_room).await? };
@@ -215,6 +227,12 @@ impl State {
 }
 
 impl Worker {
+    /// Task types that ComfyUI serves where no plugin does.
+    fn comfyui_types(&self) -> BTreeSet<String> {
+        let offers = self.plugins.offers();
+        self.config.routing.comfy_task_types.iter().chain(offers.comfyui_templates.keys()).cloned().collect()
+    }
+
     /// Where a claimed task goes. One that goes on in its attempt stays with the plugin version it began on.
     fn route(&self, claim: &Claim) -> Route {
         let task = &claim.task;
@@ -323,6 +341,11 @@ impl Worker {
                     log.write("host", "info", "its children go on from here");
                     store.delegate(id, token, delegation).await
                 }
+                // Nor is it the task's doing that its engine takes no jobs.
+                Err(failure) if failure.code == engines::SUSPENDED => {
+                    tokio::time::sleep(STORE_PAUSE).await;
+                    return self.give_back(task, log, held, &failure.message).await;
+                }
                 // Not the handler's doing: what it has recorded so far must not be lost with the attempt.
                 Err(failure) if failure.code == "store_failed" => {
                     tokio::time::sleep(STORE_PAUSE).await;
@@ -367,11 +390,6 @@ impl Worker {
         if let Some(detail) = &failure.detail {
             log.write("host", "error", detail);
         }
-        let failure = if failure.class == FailureClass::Quarantined {
-            Failure { class: FailureClass::Internal, ..failure }
-        } else {
-            failure
-        };
         let after = self.services.store.fail(task.id, held.token, failure, self.config.worker.max_attempts).await?;
         if let AfterFailure::Requeued { next_attempt } = after {
             log.write("host", "info", &format!("queued again for attempt {next_attempt}"));

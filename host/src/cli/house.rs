@@ -1,6 +1,7 @@
 //! Opens a home and wires the rooms together: settings, store, plugins, engines.
 
 use std::io::{Read, Seek, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,8 +15,10 @@ use crate::assist::Unassisted;
 use crate::cli::Global;
 use crate::cli::exit::{self, Stop};
 use crate::clock::Clock;
-use crate::config::{self, Config, Loaded};
+use crate::config::{self, Config, Loaded, Start};
 use crate::engines::animatic::Animatic;
+use crate::engines::comfyui::{Address, ComfyUi, ServerOptions, Times};
+use crate::engines::supervisor::{SupervisorOptions, leftovers};
 use crate::engines::{Engine, EngineOptions, Engines};
 use crate::home::Home;
 use crate::media::intake::Intake;
@@ -173,8 +176,42 @@ impl House {
     }
 
     fn comfyui(&self) -> Result<Arc<dyn Engine>, String> {
-        Err("this version cannot drive ComfyUI yet, and the animatic stand-in cannot run a workflow; workflows wait for a \
-             version that can"
+        let c = &self.config.engines.comfyui;
+        let seconds = Duration::from_secs;
+        let times = Times {
+            request: seconds(c.request_seconds),
+            transfer: seconds(c.transfer_seconds),
+            unreachable: seconds(c.unreachable_seconds),
+            inactive: seconds(c.inactive_seconds),
+            cancel_grace: seconds(c.cancel_grace_seconds),
+            ..Times::default()
+        };
+        let deaths = self.config.worker.quarantine_after_deaths;
+        if let Some(root) = &c.root {
+            let server = ServerOptions {
+                root: std::path::absolute(root).map_err(|e| format!("engines.comfyui.root is {root}: {e}"))?,
+                python: c.python.as_ref().map(PathBuf::from),
+                args: c.args.clone(),
+                port: c.port,
+                folder: self.home.engines().join("comfyui"),
+                times,
+            };
+            let mut supervisor = SupervisorOptions::new(self.home.engines(), self.clock.clone());
+            supervisor.limits.start = Some(seconds(c.start_seconds)).filter(|limit| !limit.is_zero());
+            supervisor.limits.interrupt_grace = seconds(c.stop_seconds);
+            return Ok(Arc::new(ComfyUi::owned(server, supervisor, c.start == Start::Eager, deaths)));
+        }
+        if let Some(url) = &c.url {
+            let url = url.parse().map_err(|e| format!("engines.comfyui.url is {url}, which is no address: {e}"))?;
+            let headers = c.headers.iter().map(|(name, source)| match source.read() {
+                Ok(value) => Ok((name.clone(), value)),
+                Err(why) => Err(format!("the header `{name}` (engines.comfyui.headers) cannot be read: {why}")),
+            });
+            let address = Address { url, headers: headers.collect::<Result<_, _>>()? };
+            return Ok(Arc::new(ComfyUi::elsewhere(address, times, self.clock.clone(), deaths)));
+        }
+        Err("no ComfyUI is configured; set engines.comfyui.root to the folder of a checkout, or engines.comfyui.url to the \
+             address of a server"
             .into())
     }
 
@@ -215,6 +252,12 @@ impl House {
             }
             tokio::time::sleep(LOOK_PAUSE).await;
             waited += LOOK_PAUSE;
+        }
+        // Whoever had the place before is gone; what it left running must not hold the GPU.
+        let engines = self.home.engines();
+        let ended = tokio::task::spawn_blocking(move || leftovers::end(&engines)).await;
+        if let Ok(processes @ 1..) = ended {
+            tracing::warn!(processes, "ended engine processes that an earlier worker of this home left running");
         }
         file.set_len(0)?;
         file.rewind()?;

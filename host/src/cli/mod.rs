@@ -13,7 +13,9 @@ mod bench;
 mod compile_component;
 mod config;
 mod demo;
+mod engines;
 mod exit;
+mod guard;
 mod house;
 mod init;
 mod plugin;
@@ -62,6 +64,9 @@ enum Command {
     /// Look at tasks and change their course
     #[command(subcommand)]
     Tasks(tasks::Command),
+    /// Look at the processes that engines run in
+    #[command(subcommand)]
+    Engines(engines::Command),
     /// Say which handler serves a task type, and why
     Route(route::Args),
     /// Build plugins and see which are in service
@@ -75,13 +80,19 @@ enum Command {
     /// Compile a component for this machine (the host starts this itself)
     #[command(hide = true)]
     CompileComponent(compile_component::Args),
+    /// Keep an engine's processes from outliving the host (the host starts this itself)
+    #[command(hide = true)]
+    Guard(guard::Args),
 }
 
 /// Runs a command line.
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Command::CompileComponent(args) = &cli.command {
-        return compile_component::run(args);
+    // What the host starts itself: without a runtime, and a guard must be the only thread of its process.
+    match &cli.command {
+        Command::CompileComponent(args) => return compile_component::run(args),
+        Command::Guard(args) => return guard::run(args),
+        _ => {}
     }
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
@@ -99,7 +110,9 @@ pub fn main() -> ExitCode {
             Command::Plugin(command) => plugin::run(&global, command).await,
             Command::Config(args) => config::run(&global, &args),
             Command::Bench(command) => bench::run(&global, command).await,
+            Command::Engines(command) => engines::run(&global, command).await,
             Command::CompileComponent(args) => Ok(compile_component::run(&args)),
+            Command::Guard(args) => Ok(guard::run(&args)),
         }
     });
     // What still runs in the background (a blocked download, say) must not hold the process.

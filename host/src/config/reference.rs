@@ -65,7 +65,8 @@ pub static OUTSIDE: &[(&str, &str)] = &[
 ];
 
 /// Variables of other programs that set a value here: the variable, the setting.
-pub static ACCEPTED: &[(&str, &str)] = &[("COMFY_PATH", "engines.comfyui.root")];
+pub static ACCEPTED: &[(&str, &str)] =
+    &[("COMFY_PATH", "engines.comfyui.root"), ("COMFY_PORT", "engines.comfyui.port")];
 
 const fn setting(
     key: &'static str,
@@ -167,7 +168,103 @@ pub static SETTINGS: &[Setting] = &[
         Kind::OptionalText,
         "",
         "",
-        "Folder of the ComfyUI checkout. COMFY_PATH in the environment is accepted too.",
+        "Folder of the ComfyUI checkout: the host starts a server there and owns it. COMFY_PATH in the environment is \
+         accepted too.",
+    ),
+    setting(
+        "engines.comfyui.python",
+        Kind::OptionalText,
+        "",
+        "",
+        "Python that runs the server. Not set: that of a virtual environment in the checkout (`.venv`, `venv`), else \
+         `python3`.",
+    ),
+    setting(
+        "engines.comfyui.args",
+        Kind::List,
+        "",
+        "[]",
+        "Further arguments of the server, after the host's own, such as `--lowvram` or `--extra-model-paths-config`.",
+    ),
+    whole(
+        "engines.comfyui.port",
+        0,
+        "",
+        "0",
+        "Port of the owned server, on 127.0.0.1; 0: a free one. COMFY_PORT in the environment is accepted too.",
+    ),
+    setting(
+        "engines.comfyui.start",
+        Kind::Choice(&["lazy", "eager"]),
+        "",
+        "\"lazy\"",
+        "`lazy`: the server is started with the first job that needs it. `eager`: with the host.",
+    ),
+    whole(
+        "engines.comfyui.start_seconds",
+        0,
+        "seconds",
+        "0",
+        "Longest time from start to ready; 0: as long as the process lives (custom nodes may take minutes to load).",
+    ),
+    whole(
+        "engines.comfyui.stop_seconds",
+        0,
+        "seconds",
+        "10",
+        "How long an owned server that is told to stop may take before it is terminated.",
+    ),
+    setting(
+        "engines.comfyui.url",
+        Kind::OptionalText,
+        "",
+        "",
+        "Address of a server that somebody else runs, such as `http://127.0.0.1:8188`, instead of `root`: the host neither \
+         starts nor stops it, and finds its prompts again after a restart.",
+    ),
+    setting(
+        "engines.comfyui.headers",
+        Kind::Table,
+        "",
+        "{}",
+        "Headers for that server, by name, each `{ env = \"VARIABLE\" }` or `{ file = \"PATH\" }`: authentication in front \
+         of it.",
+    ),
+    whole(
+        "engines.comfyui.request_seconds",
+        1,
+        "seconds",
+        "30",
+        "Longest time one small request may take. Servers stall for seconds while they load a model.",
+    ),
+    whole(
+        "engines.comfyui.transfer_seconds",
+        1,
+        "seconds",
+        "600",
+        "Longest time one file may take to be sent or fetched.",
+    ),
+    whole(
+        "engines.comfyui.unreachable_seconds",
+        1,
+        "seconds",
+        "10",
+        "How long nobody may listen at the address before the server counts as dead.",
+    ),
+    whole(
+        "engines.comfyui.inactive_seconds",
+        1,
+        "seconds",
+        "900",
+        "How long a prompt that runs may say nothing before it is stopped and tried once more.",
+    ),
+    whole(
+        "engines.comfyui.cancel_grace_seconds",
+        1,
+        "seconds",
+        "30",
+        "How long a prompt may take to stop before an owned server is killed for it; shorter than \
+         `engines.cancel_grace_seconds`.",
     ),
     setting("engines.wan2gp.root", Kind::OptionalText, "", "", "Folder of the Wan2GP checkout."),
     whole(

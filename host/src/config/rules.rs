@@ -32,12 +32,45 @@ pub(super) fn broken(config: &Config) -> Vec<Broken> {
         );
         broken.push(Broken { keys, message });
     }
+    comfyui(config, &mut broken);
     capabilities("plugins.grant", &config.plugins.grant, &mut broken);
     addresses("inputs.addresses", &config.inputs.addresses, &mut broken);
     for (name, grant) in &config.plugins.grants {
         of_plugin(name, grant, &mut broken);
     }
     broken
+}
+
+fn comfyui(config: &Config, broken: &mut Vec<Broken>) {
+    let comfyui = &config.engines.comfyui;
+    if comfyui.root.is_some() && comfyui.url.is_some() {
+        let keys = ["engines.comfyui.root", "engines.comfyui.url"].map(String::from).to_vec();
+        let message = "ComfyUI is either started by this host (`engines.comfyui.root`) or run by somebody else \
+                       (`engines.comfyui.url`): set one of the two."
+            .to_string();
+        broken.push(Broken { keys, message });
+    }
+    if let Some(url) = &comfyui.url
+        && !url::Url::parse(url).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.host().is_some())
+    {
+        let message = format!("`{url}` is no address: expected one such as `http://127.0.0.1:8188`.");
+        broken.push(Broken::new("engines.comfyui.url", message));
+    }
+    let (inner, outer) = (comfyui.cancel_grace_seconds, config.engines.cancel_grace_seconds);
+    if inner >= outer {
+        let keys = ["engines.comfyui.cancel_grace_seconds", "engines.cancel_grace_seconds"].map(String::from).to_vec();
+        let message = format!(
+            "ComfyUI must have its time to stop a prompt before the lane leaves it: `engines.comfyui.cancel_grace_seconds` \
+             ({inner}) must be smaller than `engines.cancel_grace_seconds` ({outer})."
+        );
+        broken.push(Broken { keys, message });
+    }
+    for (name, source) in &comfyui.headers {
+        if source.env.is_some() == source.file.is_some() {
+            let message = format!("Header `{name}` needs `env` or `file`, one of the two.");
+            broken.push(Broken::new("engines.comfyui.headers", message));
+        }
+    }
 }
 
 fn of_plugin(name: &str, grant: &Grant, broken: &mut Vec<Broken>) {

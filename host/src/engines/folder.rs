@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::{JobKey, JobResult, Request};
+use super::{JobKey, JobResult, KEY_REUSED, Request};
 use crate::digest::Digest;
 use crate::task::{EngineKind, Failure, FailureClass, TaskId};
 
@@ -82,7 +82,7 @@ impl JobFolder {
         let asked = read_json::<Asked>(&self.folder.join("request.json")).unwrap_or(None);
         match asked {
             Some(asked) if asked.digest != digest(request) => Err(Failure::internal(
-                "effect_key_reused",
+                KEY_REUSED,
                 format!(
                     "Engine job {} was submitted again with another request for {}: the same call of the same attempt must \
                      ask for the same. The handler is not deterministic, or two calls share a number.",

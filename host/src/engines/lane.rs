@@ -398,9 +398,9 @@ impl Lane {
 
     /// Lets the engine work until it ends, is cancelled, or has used up the host's limit.
     async fn run_engine(&self, waiting: &Waiting, folder: PathBuf) -> Result<Vec<Produced>, Failure> {
-        let Waiting { job: NewJob { key, request, label, report, .. }, engine, cancel, again, .. } = waiting;
+        let Waiting { job: NewJob { key, request, label, report, log, .. }, engine, cancel, again, .. } = waiting;
         let (key, again, engine) = (*key, *again, engine.clone());
-        let (request, label, report) = (request.clone(), label.clone(), report.clone());
+        let (request, label, report, log) = (request.clone(), label.clone(), report.clone(), log.clone());
         if cancel.is_cancelled() {
             return Err(cancelled(key));
         }
@@ -414,7 +414,18 @@ impl Lane {
             let artifacts = &artifacts;
             let label = label.as_deref();
             engine
-                .run(Job { key, label, request: &request, folder, preview, again, artifacts, report, cancel: told })
+                .run(Job {
+                    key,
+                    label,
+                    request: &request,
+                    folder,
+                    preview,
+                    again,
+                    artifacts,
+                    report,
+                    log,
+                    cancel: told,
+                })
                 .await
         });
         let ended = tokio::select! {

@@ -10,6 +10,7 @@
 //! - `direct.rs`: a task that is routed straight to an engine becomes a request.
 //! - `comfyui/`: ComfyUI, started by the host or by an operator.
 //! - `animatic/`: the engine that needs no GPU and no weights.
+//! - `supervisor/`: the child processes that engines run in.
 //!
 //! An `Engines` needs a Tokio runtime when a job is submitted. It keeps how each job ended until `cancel_task` forgets the
 //! task: call that when a task has ended, however it ended.
@@ -36,6 +37,7 @@ pub mod direct;
 mod fatal;
 mod folder;
 mod lane;
+pub mod supervisor;
 mod suspended;
 
 use lane::Lane;
@@ -43,6 +45,9 @@ pub use suspended::Suspension;
 
 /// Code of the failure that a job is answered with which the engines do not know (any more).
 pub const LOST: &str = "engine_lost_task";
+
+/// Code of the failure that a key is answered with which stands for another request.
+pub const KEY_REUSED: &str = "effect_key_reused";
 
 /// Code of the failure with which an engine says that it takes no jobs for a while: the job goes back into the queue.
 pub const SUSPENDED: &str = "engine_suspended";
@@ -108,6 +113,9 @@ impl Request {
 /// Called with (fraction, words) as the job proceeds. Must not block.
 pub type Report = Arc<dyn Fn(Option<f32>, String) + Send + Sync>;
 
+/// Called with (level, line) for what the engine itself prints while the job runs. Must not block.
+pub type Log = Arc<dyn Fn(&str, &str) + Send + Sync>;
+
 /// A job to submit.
 #[derive(Clone)]
 pub struct NewJob {
@@ -120,6 +128,7 @@ pub struct NewJob {
     /// Of its task: older goes first.
     pub created_at: Timestamp,
     pub report: Report,
+    pub log: Log,
 }
 
 /// What a finished job left.
@@ -153,6 +162,7 @@ pub struct Job<'a> {
     pub again: bool,
     pub artifacts: &'a Artifacts,
     pub report: Report,
+    pub log: Log,
     pub cancel: CancellationToken,
 }
 
@@ -289,7 +299,8 @@ impl Engines {
 
     /// Starts engines that are to be started early. Returns at once.
     pub fn warm_up(&self) {
-        for engine in self.lane.engines().cloned() {
+        for engine in self.lane.engines() {
+            let engine = engine.clone();
             tokio::spawn(async move { engine.warm_up().await });
         }
     }

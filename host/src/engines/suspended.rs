@@ -44,10 +44,6 @@ impl Suspensions {
         lifted
     }
 
-    pub fn of(&self, engine: EngineKind) -> Option<Suspension> {
-        self.now.borrow().get(&engine).cloned()
-    }
-
     pub fn all(&self) -> BTreeMap<EngineKind, Suspension> {
         self.now.borrow().clone()
     }

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::engines::{self, JobKey, JobResult, NewJob, Report};
 use crate::router;
 use crate::store::progress::ProgressWriter;
-use crate::task::{Failure, FailureClass, Output, Route, Task};
+use crate::task::{EngineKind, Failure, FailureClass, Output, Route, Task};
 use crate::tasklog::TaskLog;
 use crate::worker::Worker;
 use crate::worker::claims::Held;
@@ -23,10 +23,17 @@ pub async fn run(worker: &Worker, task: &Task, route: &Route, log: &TaskLog, hel
     // A job that was finished before a crash is the answer, whatever its inputs have become since.
     let JobResult { outputs, seconds } = match engines.wait(key, None).await {
         Err(failure) if failure.code == engines::LOST => {
-            submit(worker, task, route, log, held, key).await?;
-            engines.wait(key, None).await?
+            let engine = submit(worker, task, route, log, held, key).await?;
+            tokio::select! {
+                biased;
+                ended = engines.wait(key, None) => ended.map_err(quarantined)?,
+                // Without its engine the task has nothing to wait for here; it goes back as it came.
+                suspension = engines.suspended(engine) => {
+                    return Err(Failure::unavailable(engines::SUSPENDED, suspension.reason));
+                }
+            }
         }
-        ended => ended?,
+        ended => ended.map_err(quarantined)?,
     };
     let mut outputs = outputs.into_iter();
     let Some(file) = outputs.next() else {
@@ -43,7 +50,7 @@ async fn submit(
     log: &TaskLog,
     held: &Held,
     key: JobKey,
-) -> Result<(), Failure> {
+) -> Result<EngineKind, Failure> {
     let mut task = task.clone();
     // Checked before any file is fetched: what is wrong with the params shows at once.
     engines::direct::request(route, &task).map_err(|failure| explain(worker, route, failure))?;
@@ -51,8 +58,7 @@ async fn submit(
     let request = engines::direct::request(route, &task).map_err(|failure| explain(worker, route, failure))?;
 
     let engines = &worker.services.engines;
-    // What an earlier start asked for under this key was never finished; the params may lead to something else by now.
-    engines.discard(key).await?;
+    let engine = request.engine();
     let job = NewJob {
         key,
         request,
@@ -60,8 +66,28 @@ async fn submit(
         priority: task.priority,
         created_at: task.created_at,
         report: reporter(worker, &task, log, held),
+        log: Arc::new({
+            let log = log.clone();
+            move |level, line| log.write("engine", level, line)
+        }),
     };
-    engines.submit(job).await.map(drop)
+    let submitted = match engines.submit(job.clone()).await {
+        // What an earlier start asked for under this key was never finished, and the params lead to something else by now.
+        Err(failure) if failure.code == engines::KEY_REUSED => {
+            engines.discard(key).await?;
+            engines.submit(job).await
+        }
+        submitted => submitted,
+    };
+    submitted.map(|_| engine)
+}
+
+/// A job that its engine died under, as often as may be, sets the task aside: nobody else should try it unseen.
+fn quarantined(failure: Failure) -> Failure {
+    match failure.code.as_str() {
+        "engine_crashed" if !failure.retry => Failure { class: FailureClass::Quarantined, ..failure },
+        _ => failure,
+    }
 }
 
 /// A prompt that is missing because a handler was retired is a story of its own.

@@ -109,6 +109,7 @@ impl House {
             priority: 0,
             created_at: Timestamp(0),
             report: Arc::new(|_, _| ()),
+            log: Arc::new(|_, _| ()),
         }
     }
 

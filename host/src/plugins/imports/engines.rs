@@ -170,7 +170,7 @@ impl From<CallKey> for JobKey {
 }
 
 fn new_job(reach: &Shared, key: JobKey, request: Request, label: Option<String>) -> NewJob {
-    let lines = reach.lines.clone();
+    let (lines, said) = (reach.lines.clone(), reach.lines.clone());
     NewJob {
         key,
         request,
@@ -178,6 +178,7 @@ fn new_job(reach: &Shared, key: JobKey, request: Request, label: Option<String>)
         priority: reach.task.priority,
         created_at: reach.task.created_at,
         report: Arc::new(reach.progress.of_job(move |message| lines.write("engine", "info", message))),
+        log: Arc::new(move |level, line| said.write("engine", level, line)),
     }
 }
 
