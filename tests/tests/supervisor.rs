@@ -46,7 +46,8 @@ impl Kept {
     }
 
     async fn ensure_telling(&self, report: impl Fn(String) + Send + Sync) -> Result<Arc<Running<String>>, NotRunning> {
-        let asked = self.supervisor.ensure(&report, &CancellationToken::new());
+        let never = CancellationToken::new();
+        let asked = self.supervisor.ensure(&report, &never);
         tokio::time::timeout(CEILING, asked).await.expect("an answer in time")
     }
 
@@ -179,7 +180,7 @@ async fn five_failed_starts_make_it_unavailable_at_once_until_the_oldest_is_ten_
 #[tokio::test(flavor = "multi_thread")]
 async fn an_engine_that_prints_without_end_is_never_held_up_and_its_log_stays_bounded() {
     let kept = keep_with(
-        "head -c 20000000 /dev/zero | tr '\\0' x | fold -w 99; printf '\\033[31mred\\033[0m\\n 10%%\\r 20%%'; \
+        "head -c 20000000 /dev/zero | tr '\\0' x | fold -w 99; printf '\\n\\033[31mred\\033[0m\\n 10%%\\r 20%%'; \
          touch ready; exec sleep 600",
         |options| {
             options.limits.log_file_bytes = 100_000;
@@ -482,11 +483,12 @@ fn what_a_host_left_because_its_guard_was_killed_too_is_ended_at_the_next_start(
     assert_eq!(processes_of(&family).len(), FAMILY_SIZE);
 
     let guard = Record::read(&engines, "scripted").unwrap().unwrap().guard.unwrap();
-    send(guard.pid, Signal::STOP);
-    host.kill();
+    // A host that cannot do anything about it any more.
+    send(host.child.id(), Signal::STOP);
     send(guard.pid, Signal::KILL);
     // The engine itself is ended by the system; what it started has lost everybody who knew of it.
     wait_for("the engine to end", || (processes_of(&family).len() == FAMILY_SIZE - 2).then_some(()));
+    host.kill();
     assert_eq!(leftovers::end(&engines), FAMILY_SIZE - 2);
     assert_eq!(processes_of(&family), []);
 }
