@@ -214,9 +214,10 @@ impl<'a> Run<'a> {
         Some(signature)
     }
 
-    /// Marks a node as needed, and what it needs. The ancestors of a known result are not needed.
+    /// Marks a node as to be run, and what it needs. A known result is not run for its own sake, except that of an
+    /// output node, which is told again.
     fn need(&mut self, id: &str) {
-        if self.done.contains_key(id) || self.pending.iter().any(|pending| pending == id) {
+        if self.pending.iter().any(|pending| pending == id) {
             return;
         }
         self.pending.push(id.to_string());
@@ -224,7 +225,13 @@ impl<'a> Run<'a> {
             return;
         }
         for from in self.ancestors(id) {
-            self.need(&from);
+            match self.cached(&from) {
+                Some(outcome) => {
+                    self.done.insert(from, outcome);
+                }
+                None if self.done.contains_key(&from) => {}
+                None => self.need(&from),
+            }
         }
     }
 
@@ -294,6 +301,10 @@ impl<'a> Run<'a> {
                 });
                 self.tell_client("executed", &data);
             }
+            let node = self.nodes[id].clone();
+            self.states.start(id, &node);
+            self.states.finish(id);
+            self.tell_states();
             self.finish(id, outcome);
             return Ok(());
         }

@@ -153,7 +153,8 @@ pub(super) async fn attend(server: Arc<Server>, mut socket: WebSocket, client: O
                 }
             },
             message = socket.recv() => match message {
-                None | Some(Err(_)) | Some(Ok(Message::Close(_))) => break,
+                // A close is answered by the reading that follows it.
+                None | Some(Err(_)) => break,
                 Some(Ok(Message::Text(text))) => {
                     if std::mem::take(&mut first) {
                         flags(&server, &client, &text);

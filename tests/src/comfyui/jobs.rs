@@ -61,16 +61,7 @@ fn refused(why: &str) -> Response {
 }
 
 fn cancelled(server: &Server, id: &str) -> bool {
-    if super::routes::interrupt_running(server, id) {
-        return true;
-    }
-    match server.queue.delete(id) {
-        Some(remaining) => {
-            server.hub.status(remaining);
-            true
-        }
-        None => false,
-    }
+    super::routes::interrupt_running(server, id) || server.queue.delete(id, |remaining| server.hub.status(remaining))
 }
 
 fn find(server: &Server, id: &str) -> Option<Value> {

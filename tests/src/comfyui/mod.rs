@@ -58,7 +58,7 @@ impl Server {
         Self {
             catalog: catalog::Catalog::load(),
             hub: hub::Hub::default(),
-            queue: queue::Queue::new(options.first_number),
+            queue: queue::Queue::new(),
             cache: Mutex::new(graph::Cache::default()),
             seen: Mutex::new(Seen::default()),
             interrupt: AtomicBool::new(false),

@@ -30,8 +30,6 @@ pub struct Options {
     pub origin_check: bool,
     /// What `/system_stats` shows as `argv`.
     pub argv: Vec<String>,
-    /// Number of the first prompt; the real server begins with 0.
-    pub first_number: u64,
     pub faults: Faults,
     /// Where it is counted how often a fault has struck, for those that strike a number of times over processes.
     pub counts: Option<PathBuf>,
@@ -70,7 +68,6 @@ impl Options {
             metadata: true,
             origin_check: true,
             argv: vec!["main.py".to_string()],
-            first_number: 0,
             faults: Faults::default(),
             counts: None,
         }

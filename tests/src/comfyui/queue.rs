@@ -120,10 +120,10 @@ impl PartialEq for Waiting {
 impl Eq for Waiting {}
 
 impl Queue {
-    pub(super) fn new(first_number: u64) -> Self {
+    pub(super) fn new() -> Self {
         Self {
             inner: Mutex::new(Inner {
-                next_number: first_number,
+                next_number: 0,
                 next_sequence: 0,
                 pending: BinaryHeap::new(),
                 running: None,
@@ -151,12 +151,12 @@ impl Queue {
         inner.next_sequence
     }
 
-    /// Gives how many prompts wait or run now.
-    pub(super) fn put(&self, item: Item) -> usize {
+    /// `told` hears how many prompts wait or run now, before the worker can see the new one.
+    pub(super) fn put(&self, item: Item, told: impl FnOnce(usize)) {
         let mut inner = lock(&self.inner);
         inner.pending.push(Waiting(Arc::new(item)));
+        told(inner.remaining());
         self.changed.notify_all();
-        inner.remaining()
     }
 
     pub(super) fn remaining(&self) -> usize {
@@ -168,9 +168,9 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits for work. `stop` and `held` are asked whenever something changed; `started` is called before anybody can
-    /// see the prompt running.
-    pub(super) fn take(&self, stop: impl Fn() -> bool, held: impl Fn() -> bool, started: impl FnOnce()) -> Work {
+    /// Waits for work. `stop` and `held` are asked whenever something changed; `started` is called, with the number of
+    /// prompts that wait or run, before anybody can see the prompt running.
+    pub(super) fn take(&self, stop: impl Fn() -> bool, held: impl Fn() -> bool, started: impl FnOnce(usize)) -> Work {
         let mut inner = lock(&self.inner);
         loop {
             if stop() {
@@ -182,16 +182,16 @@ impl Queue {
             if !held()
                 && let Some(Waiting(item)) = inner.pending.pop()
             {
-                started();
                 inner.running = Some(item.clone());
+                started(inner.remaining());
                 return Work::Prompt(item);
             }
             inner = self.changed.wait(inner).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// The prompt is over; its record is there from now on. Gives how many prompts are left.
-    pub(super) fn finish(&self, ended: Option<Ended>) -> usize {
+    /// The prompt is over; its record is there from now on. `told` hears how many prompts are left.
+    pub(super) fn finish(&self, ended: Option<Ended>, told: impl FnOnce(usize)) {
         let mut inner = lock(&self.inner);
         inner.node = None;
         if let Some(item) = inner.running.take()
@@ -199,7 +199,7 @@ impl Queue {
         {
             inner.remember(Record { item, ended });
         }
-        inner.remaining()
+        told(inner.remaining());
     }
 
     pub(super) fn set_node(&self, node: Option<&str>) {
@@ -223,19 +223,21 @@ impl Queue {
         runs
     }
 
-    /// Removes a waiting prompt. Gives how many are left, or nothing when it did not wait.
-    pub(super) fn delete(&self, prompt_id: &str) -> Option<usize> {
+    /// Removes a waiting prompt, if it waits: then `told` hears how many are left.
+    pub(super) fn delete(&self, prompt_id: &str, told: impl FnOnce(usize)) -> bool {
         let mut inner = lock(&self.inner);
-        let first = inner.pending.iter().filter(|w| w.0.prompt_id == prompt_id).map(|w| w.0.sequence).min()?;
+        let first = inner.pending.iter().filter(|w| w.0.prompt_id == prompt_id).map(|w| w.0.sequence).min();
+        let Some(first) = first else { return false };
         inner.pending.retain(|waiting| waiting.0.sequence != first);
-        Some(inner.remaining())
+        told(inner.remaining());
+        true
     }
 
-    /// Removes all that wait.
-    pub(super) fn clear(&self) -> usize {
+    /// Removes all that wait; `told` hears how many are left.
+    pub(super) fn clear(&self, told: impl FnOnce(usize)) {
         let mut inner = lock(&self.inner);
         inner.pending.clear();
-        inner.remaining()
+        told(inner.remaining());
     }
 
     pub(super) fn free(&self) {

@@ -282,8 +282,7 @@ fn submitted(server: &Server, asked: Value) -> Option<Response> {
         outputs,
     };
     *server.seen().prompts.entry(prompt_id.clone()).or_default() += 1;
-    let remaining = server.queue.put(item);
-    server.hub.status(remaining);
+    server.queue.put(item, |remaining| server.hub.status(remaining));
     Some(ok(&json!({"prompt_id": prompt_id, "number": number, "node_errors": node_errors})))
 }
 
@@ -341,12 +340,10 @@ async fn change_queue(State(server): State<Arc<Server>>, headers: HeaderMap, sen
         Err(answer) => return answer,
     };
     if asked["clear"] == true {
-        server.hub.status(server.queue.clear());
+        server.queue.clear(|remaining| server.hub.status(remaining));
     }
     for id in asked["delete"].as_array().into_iter().flatten().filter_map(Value::as_str) {
-        if let Some(remaining) = server.queue.delete(id) {
-            server.hub.status(remaining);
-        }
+        server.queue.delete(id, |remaining| server.hub.status(remaining));
     }
     empty(StatusCode::OK)
 }

@@ -14,12 +14,15 @@ pub(super) fn work(server: &Server) {
     loop {
         let stop = || server.stopping.load(Ordering::Relaxed);
         let held = || server.faults().hang;
-        match server.queue.take(stop, held, || server.interrupt.store(false, Ordering::Relaxed)) {
+        let started = |remaining| {
+            server.interrupt.store(false, Ordering::Relaxed);
+            server.hub.status(remaining);
+        };
+        match server.queue.take(stop, held, started) {
             Work::Stop => return,
             Work::Free => lock(&server.cache).clear(),
             Work::Prompt(item) => {
                 *server.seen().executions.entry(item.prompt_id.clone()).or_default() += 1;
-                server.hub.status(server.queue.remaining());
                 let Some(ended) = graph::run(server, &item) else { return };
                 let (delay, lost) = {
                     let mut faults = server.faults();
@@ -30,8 +33,7 @@ pub(super) fn work(server: &Server) {
                 if delay > 0 {
                     std::thread::sleep(Duration::from_millis(delay));
                 }
-                let remaining = server.queue.finish((!lost).then_some(ended));
-                server.hub.status(remaining);
+                server.queue.finish((!lost).then_some(ended), |remaining| server.hub.status(remaining));
                 if let Some(client) = &item.client_id {
                     server.hub.send(Some(client), "executing", &json!({"node": null, "prompt_id": item.prompt_id}));
                 }
