@@ -28,12 +28,13 @@ pub struct Faults {
     pub hang: bool,
     /// Milliseconds every node waits before it runs.
     pub node_delay_ms: u64,
+    /// Of the program only, since it is the process that dies.
     pub die: Option<Die>,
     /// Files are deleted right after they were saved.
     pub vanish_outputs: bool,
     /// Of the program only.
     pub grandchildren: Grandchildren,
-    /// Of the program only: lines written to stderr at the start, and one for every message.
+    /// Of the program only: lines written to stderr at the start.
     pub noise_lines: u32,
 }
 

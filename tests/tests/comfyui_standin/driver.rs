@@ -4,35 +4,17 @@
 //! before is done first: numbers that were given, results that were known, files that lay on disk.
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use futures::{SinkExt, StreamExt};
+use rustix::process::Signal;
 use serde_json::{Map, Value, json};
-use tokio::process::{Child, Command};
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::compare;
 use crate::heard::{self, Heard};
 use crate::http::{Answer, ask};
+use crate::program::{CEILING, Program, Socket};
 use crate::uploads;
-
-/// The longest wait for anything.
-const CEILING: Duration = Duration::from_secs(60);
-
-type Sent = futures::stream::SplitSink<
-    tokio_tungstenite::WebSocketStream<tokio_tungstenite::MaybeTlsStream<tokio::net::TcpStream>>,
-    Message,
->;
-
-struct Socket {
-    send: Sent,
-    heard: Arc<Mutex<Vec<Heard>>>,
-    reader: tokio::task::JoinHandle<()>,
-    recorded: Vec<Heard>,
-}
 
 /// A recording of `tests/golden/data/comfyui`.
 pub fn recording(name: &str) -> Value {
@@ -53,10 +35,9 @@ pub async fn play(recording: &Value) -> Vec<String> {
 }
 
 struct Play {
-    root: tempfile::TempDir,
-    address: SocketAddr,
-    server: Option<Child>,
-    sockets: Vec<(String, Socket)>,
+    program: Program,
+    /// By label: the socket, and what was recorded for it.
+    sockets: Vec<(String, (Socket, Vec<Heard>))>,
     /// The answer to the last request, and its place in the recording.
     answer: Option<(usize, std::io::Result<Answer>)>,
     asked: Value,
@@ -65,50 +46,9 @@ struct Play {
 
 impl Play {
     async fn start() -> Self {
-        let root = tempfile::tempdir().expect("a temporary folder");
-        std::fs::create_dir(root.path().join("user")).expect("a folder");
-        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
-        let address = free.local_addr().expect("a listener has an address");
-        drop(free);
-        let mut play = Self {
-            root,
-            address,
-            server: None,
-            sockets: Vec::new(),
-            answer: None,
-            asked: Value::Null,
-            differences: Vec::new(),
-        };
-        play.launch().await;
-        play
-    }
-
-    async fn launch(&mut self) {
-        let server = Command::new(env!("CARGO_BIN_EXE_comfyui-standin"))
-            .arg(self.root.path().join("main.py"))
-            .args(["--listen", "127.0.0.1", "--port", &self.address.port().to_string(), "--cpu"])
-            .stderr(std::process::Stdio::null())
-            .kill_on_drop(true)
-            .spawn()
-            .expect("the stand-in starts");
-        self.server = Some(server);
-        let until = Instant::now() + CEILING;
-        while !matches!(self.get("/system_stats").await, Ok(answer) if answer.status == 200) {
-            assert!(Instant::now() < until, "the stand-in did not get ready");
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-    }
-
-    async fn get(&self, path: &str) -> std::io::Result<Answer> {
-        ask(self.address, "GET", path, &[], b"").await
-    }
-
-    async fn post(&self, path: &str, body: &Value) -> Answer {
-        ask(self.address, "POST", path, &[], body.to_string().as_bytes()).await.expect("the stand-in answers")
-    }
-
-    fn output(&self, subfolder: &str, name: &str) -> PathBuf {
-        self.root.path().join("output").join(subfolder).join(name)
+        let mut program = Program::new();
+        program.launch().await;
+        Self { program, sockets: Vec::new(), answer: None, asked: Value::Null, differences: Vec::new() }
     }
 
     /// What the recording server had done before.
@@ -127,20 +67,20 @@ impl Play {
                 }
             }
             // A number of its own uses up none of the server's.
-            let answer = self.post("/prompt", &json!({"prompt": known, "number": 0})).await;
+            let answer = self.program.post("/prompt", &json!({"prompt": known, "number": 0})).await;
             let id = answer.json()["prompt_id"].as_str().expect("what was known can be run").to_string();
             let until = Instant::now() + CEILING;
-            while self.get(&format!("/history/{id}")).await.is_ok_and(|answer| answer.json() == json!({})) {
+            while self.program.get(&format!("/history/{id}")).await.is_ok_and(|answer| answer.json() == json!({})) {
                 assert!(Instant::now() < until, "what was known was not run");
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
-            self.post("/history", &json!({"clear": true})).await;
+            self.program.post("/history", &json!({"clear": true})).await;
         }
         for _ in 0..numbers_before(events) {
-            self.post("/prompt", &json!([])).await;
+            self.program.post("/prompt", &json!([])).await;
         }
         for (subfolder, name) in files_before(events) {
-            let file = self.output(&subfolder, &name);
+            let file = self.program.output(&subfolder, &name);
             if !file.exists() {
                 std::fs::create_dir_all(file.parent().expect("a file lies in a folder")).expect("a folder");
                 std::fs::write(file, b"").expect("a file");
@@ -165,21 +105,19 @@ impl Play {
             }
         } else if let (Some(message), Some(label)) = (event.get("ws_text"), socket) {
             if event["dir"] == "client->server" {
-                let text = Message::text(message.to_string());
-                self.socket(label).send.send(text).await.expect("the socket is open");
+                let text = message.to_string();
+                self.socket(label).0.send(text).await;
             } else {
-                self.socket(label).recorded.push(Heard::Text(message.clone()));
+                self.socket(label).1.push(Heard::Text(message.clone()));
             }
         } else if let (Some(frame), Some(label)) = (event.get("ws_binary"), socket) {
-            self.socket(label).recorded.push(Heard::recorded(frame));
+            self.socket(label).1.push(Heard::recorded(frame));
         } else if let (Some(closed), Some(label)) = (event.get("ws_closed"), socket) {
             if closed["code"].is_null() {
                 self.settle(at).await;
-                let socket = self.socket(label);
-                let _ = socket.send.close().await;
-                let _ = tokio::time::timeout(CEILING, &mut socket.reader).await;
+                self.socket(label).0.close().await;
             } else {
-                self.socket(label).recorded.push(Heard::Cut);
+                self.socket(label).1.push(Heard::Cut);
             }
         } else if let Some(note) = event["note"].as_str() {
             self.settle(at).await;
@@ -189,32 +127,25 @@ impl Play {
         }
     }
 
-    fn socket(&mut self, label: &str) -> &mut Socket {
+    fn socket(&mut self, label: &str) -> &mut (Socket, Vec<Heard>) {
         &mut self.sockets.iter_mut().find(|(known, _)| known == label).expect("the socket was opened").1
     }
 
     /// Something done outside the protocol.
     async fn outside(&mut self, note: &str) {
-        let signal = |server: &Option<Child>, signal| {
-            let id = server.as_ref().and_then(Child::id).and_then(|id| i32::try_from(id).ok());
-            let id = id.and_then(rustix::process::Pid::from_raw).expect("the stand-in runs");
-            rustix::process::kill_process(id, signal).expect("the stand-in can be signalled");
-        };
         if note.contains("SIGKILL") || note.contains("SIGINT") {
             let clean = note.contains("SIGINT");
-            signal(&self.server, if clean { rustix::process::Signal::INT } else { rustix::process::Signal::KILL });
-            let mut server = self.server.take().expect("the stand-in runs");
-            let status = tokio::time::timeout(CEILING, server.wait()).await.expect("it ends").expect("its status");
-            assert_eq!(status.code(), clean.then_some(0), "SIGINT ends it with code 0");
-            assert_eq!(self.root.path().join("temp").exists(), !clean, "the temp folder goes with a clean stop only");
+            self.program.signal(if clean { Signal::INT } else { Signal::KILL });
+            assert_eq!(self.program.ended().await.code(), clean.then_some(0), "SIGINT ends it with code 0");
+            assert_eq!(self.program.folder("temp").exists(), !clean, "the temp folder goes with a clean stop only");
         } else if note.contains("started again") {
-            self.launch().await;
+            self.program.launch().await;
         } else if note.contains("deleted from disk") {
-            let last = self.sockets.iter().flat_map(|(_, socket)| socket.recorded.iter()).rev().find_map(|heard| {
+            let last = self.sockets.iter().flat_map(|(_, (_, recorded))| recorded.iter()).rev().find_map(|heard| {
                 let Heard::Text(message) = heard else { return None };
                 message["data"]["output"]["images"][0]["filename"].as_str().map(str::to_string)
             });
-            let file = self.output("", &last.expect("a file was named before"));
+            let file = self.program.output("", &last.expect("a file was named before"));
             std::fs::remove_file(&file).expect("the file lies there");
         } else {
             assert!(note.contains("answers 200 again"), "nobody knows how to do this: {note}");
@@ -224,36 +155,12 @@ impl Play {
     async fn connect(&mut self, connect: &Value) {
         let label = connect["socket"].as_str().expect("a socket has a label").to_string();
         let path = connect["path"].as_str().expect("a socket has a path");
-        let (stream, _) = tokio_tungstenite::connect_async(format!("ws://{}{path}", self.address))
-            .await
-            .expect("the stand-in takes the socket");
-        let (send, mut receive) = stream.split();
-        let heard = Arc::new(Mutex::new(Vec::new()));
-        let hears = heard.clone();
-        let reader = tokio::spawn(async move {
-            let note = |one| hears.lock().expect("nobody panicked").push(one);
-            loop {
-                match receive.next().await {
-                    Some(Ok(Message::Text(text))) => {
-                        note(Heard::Text(serde_json::from_str(&text).unwrap_or(Value::Null)));
-                    }
-                    Some(Ok(Message::Binary(bytes))) => note(Heard::frame(&bytes)),
-                    Some(Ok(Message::Close(_))) => break,
-                    Some(Ok(_)) => {}
-                    Some(Err(_)) => {
-                        note(Heard::Cut);
-                        break;
-                    }
-                    None => break,
-                }
-            }
-        });
-        self.sockets.push((label, Socket { send, heard, reader, recorded: Vec::new() }));
+        self.sockets.push((label, (Socket::open(self.program.address, path).await, Vec::new())));
     }
 
     async fn request(&self, request: &Value) -> std::io::Result<Answer> {
         let text = |name: &str| request[name].as_str();
-        let own = format!("127.0.0.1:{}", self.address.port());
+        let own = format!("127.0.0.1:{}", self.program.address.port());
         let mut headers: Vec<(String, String)> = request["headers"]
             .as_object()
             .into_iter()
@@ -280,7 +187,7 @@ impl Play {
             _ => Vec::new(),
         };
         let (method, path) = (text("method").expect("a method"), text("path").expect("a path"));
-        ask(self.address, method, path, &headers, &body).await
+        ask(self.program.address, method, path, &headers, &body).await
     }
 
     fn compare_answer(&mut self, at: usize, recorded: &Value) {
@@ -328,8 +235,8 @@ impl Play {
     /// Waits until all sockets have heard what was recorded for them.
     async fn settle(&mut self, at: usize) {
         let until = Instant::now() + CEILING;
-        for (label, socket) in &self.sockets {
-            while !heard::caught_up(&socket.recorded, &socket.heard.lock().expect("nobody panicked")) {
+        for (label, (socket, recorded)) in &self.sockets {
+            while !heard::caught_up(recorded, &socket.heard()) {
                 if Instant::now() > until {
                     self.differences.push(format!("event {at}: socket {label} did not hear what was recorded"));
                     return;
@@ -341,9 +248,8 @@ impl Play {
 
     async fn finish(mut self) -> Vec<String> {
         self.settle(usize::MAX).await;
-        for (label, socket) in &self.sockets {
-            let heard = socket.heard.lock().expect("nobody panicked").clone();
-            heard::compare(&format!("socket {label}"), &socket.recorded, &heard, &mut self.differences);
+        for (label, (socket, recorded)) in &self.sockets {
+            heard::compare(&format!("socket {label}"), recorded, &socket.heard(), &mut self.differences);
         }
         self.differences
     }

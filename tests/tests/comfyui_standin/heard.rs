@@ -35,7 +35,8 @@ impl Heard {
         Heard::Binary(number("event_type").unwrap_or(0), number("image_format"), binary.get("metadata").cloned())
     }
 
-    fn kind(&self) -> &str {
+    /// The type of the message; `preview`, or `cut` for an end without a close frame.
+    pub fn kind(&self) -> &str {
         match self {
             Heard::Text(message) => message["type"].as_str().unwrap_or_default(),
             Heard::Binary(..) => "preview",

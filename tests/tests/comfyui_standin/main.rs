@@ -7,8 +7,11 @@
 
 mod compare;
 mod driver;
+mod faults;
 mod heard;
 mod http;
+mod nodes;
+mod program;
 mod uploads;
 
 use serde_json::{Value, json};
