@@ -82,14 +82,12 @@ impl Faults {
     /// # Errors
     /// When `changes` is no object, or a member is unknown or has a wrong type.
     pub fn changed(&self, changes: &serde_json::Value) -> Result<Self, serde_json::Error> {
+        let changes: serde_json::Map<String, serde_json::Value> = serde_json::from_value(changes.clone())?;
         let mut whole = serde_json::to_value(self)?;
-        if let (Some(whole), Some(changes)) = (whole.as_object_mut(), changes.as_object()) {
-            for (name, value) in changes {
-                whole.insert(name.clone(), value.clone());
-            }
-            return serde_json::from_value(serde_json::Value::Object(whole.clone()));
+        for (name, value) in changes {
+            whole[name] = value;
         }
-        serde_json::from_value(changes.clone())
+        serde_json::from_value(whole)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Running one prompt: which nodes are needed and in which order, what is known already, what is told on the way.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,16 +13,14 @@ use super::nodes::{self, Inputs, Ran, Stop, Value};
 use super::queue::{Ended, Item};
 use super::{Server, lock, now_ms};
 
-/// Results that are kept; the oldest goes first. The real server lets go by memory.
-const CACHE_LIMIT: usize = 4096;
 /// Steps nearer to the last told one than this are not told.
 const PROGRESS_PAUSE: Duration = Duration::from_millis(100);
 
 /// Results of nodes by what they were computed from: class, literal inputs, and the same of every node they depend on.
+/// When a prompt starts, all results go that it has no node for: what is known is what the prompt before it knew.
 #[derive(Default)]
 pub(super) struct Cache {
     results: HashMap<String, Arc<Outcome>>,
-    order: VecDeque<String>,
 }
 
 /// What a node gave.
@@ -35,18 +33,6 @@ pub(super) struct Outcome {
 impl Cache {
     pub(super) fn clear(&mut self) {
         self.results.clear();
-        self.order.clear();
-    }
-
-    fn insert(&mut self, signature: String, outcome: Arc<Outcome>) {
-        if self.results.insert(signature.clone(), outcome).is_none() {
-            self.order.push_back(signature);
-        }
-        while self.order.len() > CACHE_LIMIT {
-            if let Some(oldest) = self.order.pop_front() {
-                self.results.remove(&oldest);
-            }
-        }
     }
 }
 
@@ -54,6 +40,7 @@ impl Cache {
 pub(super) fn run(server: &Server, item: &Item) -> Option<Ended> {
     let mut run = Run::new(server, item);
     run.tell("execution_start", json!({"prompt_id": item.prompt_id}), false);
+    run.keep_own_results();
     let cached: Vec<&String> = item.graph.keys().filter(|id| run.cached(id).is_some()).collect();
     run.tell("execution_cached", json!({"nodes": cached, "prompt_id": item.prompt_id}), false);
     for output in &item.outputs {
@@ -192,6 +179,12 @@ impl<'a> Run<'a> {
         }
         let signature = self.signature(id)?;
         lock(&self.server.cache).results.get(&signature).cloned()
+    }
+
+    /// Lets go of the results that belong to no node of this graph.
+    fn keep_own_results(&mut self) {
+        let own: HashSet<String> = self.item.graph.keys().filter_map(|id| self.signature(id)).collect();
+        lock(&self.server.cache).results.retain(|signature, _| own.contains(signature));
     }
 
     fn signature(&mut self, id: &str) -> Option<String> {
@@ -358,7 +351,7 @@ impl<'a> Run<'a> {
     fn conclude(&mut self, id: &str, outcome: Outcome) -> Result<(), Stop> {
         let outcome = Arc::new(outcome);
         if let (true, Some(signature)) = (self.server.options.cache, self.signature(id)) {
-            lock(&self.server.cache).insert(signature, outcome.clone());
+            lock(&self.server.cache).results.insert(signature, outcome.clone());
         }
         self.executed.push(id.to_string());
         self.states.finish(id);

@@ -152,6 +152,23 @@ async fn equal_nodes_of_one_graph_run_once() {
 }
 
 #[tokio::test]
+async fn results_are_known_to_the_next_prompt_only() {
+    let program = launched().await;
+    let graph = |colour: u32| {
+        json!({
+            "1": {"class_type": "EmptyImage", "inputs": {"width": 4, "height": 4, "batch_size": 1, "color": colour}},
+            "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": format!("c{colour}")}},
+        })
+    };
+    let mut known = Vec::new();
+    for colour in [1, 1, 2, 1] {
+        let id = program.submit(&graph(colour), None).await;
+        known.push(program.record(&id).await["status"]["messages"][1][1]["nodes"].clone());
+    }
+    assert_eq!(known, [json!([]), json!(["1", "2"]), json!([]), json!([])]);
+}
+
+#[tokio::test]
 async fn pictures_are_blended_by_mode_and_factor() {
     let program = launched().await;
     let empty = |colour: u32| json!({"class_type": "EmptyImage", "inputs": {"width": 4, "height": 4, "batch_size": 1, "color": colour}});
