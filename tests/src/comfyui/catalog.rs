@@ -110,9 +110,12 @@ impl Class {
         });
         if self.v3 {
             described["output_tooltips"] = vec![Value::Null; self.outputs.len()].into();
-            for (member, value) in
-                [("dev_only", json!(false)), ("api_node", json!(false)), ("deprecated", json!(false))]
-            {
+            for (member, value) in [
+                ("dev_only", json!(false)),
+                ("api_node", json!(false)),
+                ("deprecated", json!(false)),
+                ("experimental", json!(false)),
+            ] {
                 described[member] = value;
             }
             for member in ["output_matchtypes", "price_badge"] {

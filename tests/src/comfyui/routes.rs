@@ -43,26 +43,34 @@ pub(super) fn router(server: Arc<Server>) -> Router {
             .route("/upload/image", post(uploads::image))
             .route("/upload/mask", post(uploads::mask))
             .route("/view", get(files::view))
-            .method_not_allowed_fallback(|| async {
-                (StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed").into_response()
-            })
     };
     let prefixed = plain()
         .route("/jobs", get(jobs::list))
         .route("/jobs/cancel", post(jobs::cancel_many))
         .route("/jobs/{id}", get(jobs::one))
-        .route("/jobs/{id}/cancel", post(jobs::cancel));
+        .route("/jobs/{id}/cancel", post(jobs::cancel))
+        .method_not_allowed_fallback(wrong_method);
     plain()
         .nest("/api", prefixed)
         .route("/standin/faults", get(faults).post(set_faults))
         .route("/standin/seen", get(seen))
-        .fallback(|| async {
-            let absent = ([(header::CONTENT_TYPE, "application/octet-stream")], Body::empty());
-            (StatusCode::NOT_FOUND, absent).into_response()
-        })
+        .method_not_allowed_fallback(wrong_method)
+        .fallback(absent)
         .layer(middleware::from_fn_with_state(server.clone(), check_origin))
         .layer(DefaultBodyLimit::disable())
         .with_state(server)
+}
+
+/// What no route takes is looked for among the files of the web page, and is not there.
+async fn absent() -> Response {
+    (StatusCode::NOT_FOUND, [(header::CONTENT_TYPE, "application/octet-stream")], Body::empty()).into_response()
+}
+
+async fn wrong_method(method: Method) -> Response {
+    if method == Method::GET || method == Method::HEAD {
+        return absent().await;
+    }
+    (StatusCode::METHOD_NOT_ALLOWED, "405: Method Not Allowed").into_response()
 }
 
 /// A JSON answer as this server writes it.

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use image::codecs::png::{CompressionType, FilterType, PngEncoder};
 use image::{ExtendedColorType, ImageEncoder, RgbImage};
+use rustix::fs::RawDir;
 use serde_json::{Value as Json, json};
 
 use super::{Inputs, Ran, Stop, Value};
@@ -118,15 +119,24 @@ fn date(days: u64) -> (u64, u64, u64) {
     (year, month, rest + 1)
 }
 
-/// The highest number among the files `<stem>_<number>...` of a folder.
+/// The highest number among the files `<stem>_<number>...` of a folder. Read without a copy of the names: folders of
+/// outputs grow, and this is done for every output.
 fn highest(folder: &Path, stem: &str) -> u64 {
-    let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
-    let number = |name: &str| -> Option<u64> {
-        let rest = name.strip_prefix(stem)?.strip_prefix('_')?;
-        let digits = rest.find(|c: char| !c.is_ascii_digit()).map_or(rest, |end| &rest[..end]);
-        digits.parse().ok()
-    };
-    entries.flatten().filter_map(|entry| number(&entry.file_name().to_string_lossy())).max().unwrap_or(0)
+    let Ok(opened) = std::fs::File::open(folder) else { return 0 };
+    let mut buffer = vec![std::mem::MaybeUninit::uninit(); 64 << 10];
+    let mut entries = RawDir::new(opened, &mut buffer);
+    let mut highest = 0;
+    while let Some(Ok(entry)) = entries.next() {
+        let name = entry.file_name().to_bytes();
+        if name.starts_with(stem.as_bytes()) {
+            let rest = name[stem.len()..].strip_prefix(b"_").unwrap_or_default();
+            let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+            let number =
+                digits.fold(0_u64, |number, digit| number.saturating_mul(10).saturating_add(u64::from(digit - b'0')));
+            highest = highest.max(number);
+        }
+    }
+    highest
 }
 
 fn os(error: std::io::Error) -> Stop {
