@@ -1,5 +1,6 @@
-//! What the suites share: the built binary, components, homes, pictures and videos, the conformance suite of stores.
+//! What the suites share: the built binary, components, homes, pictures and videos, the conformance suite of stores, stand-ins of engines.
 
+pub mod comfyui;
 pub mod dying_store;
 pub mod guests;
 pub mod handlers;
