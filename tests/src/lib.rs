@@ -7,5 +7,6 @@ pub mod host;
 pub mod numbered;
 pub mod pictures;
 pub mod played;
+pub mod replay;
 pub mod store_conformance;
 pub mod web;
