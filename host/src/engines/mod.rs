@@ -29,6 +29,7 @@ use crate::task::{EngineKind, Failure, FileRef, TaskId};
 use crate::templates::DeclaredOutput;
 
 pub mod animatic;
+pub mod comfyui;
 pub mod direct;
 mod folder;
 mod lane;
