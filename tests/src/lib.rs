@@ -6,6 +6,7 @@ pub mod handlers;
 pub mod host;
 pub mod numbered;
 pub mod pictures;
+pub mod plain_client;
 pub mod played;
 pub mod replay;
 pub mod store_conformance;

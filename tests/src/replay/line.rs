@@ -21,7 +21,7 @@ pub struct Port {
 }
 
 /// One connection, as a handler can cut it.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct Connection(CancellationToken);
 
 impl Port {

@@ -71,10 +71,7 @@ async fn answer(
 async fn submit(shared: &Shared, body: &[u8]) -> Reply {
     let receive = shared.stage().submit(body);
     shared.changed.notify_one();
-    match receive {
-        Ok(receive) => receive.await.unwrap_or(Reply::Cut),
-        Err(reply) => reply,
-    }
+    receive.await.unwrap_or(Reply::Cut)
 }
 
 /// An origin that is not the server's own is turned away, as a browser on another page would be.

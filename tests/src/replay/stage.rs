@@ -209,7 +209,8 @@ impl Stage {
     // Submissions.
 
     /// The client submits. What it is answered comes over the channel.
-    pub fn submit(&mut self, body: &[u8]) -> Result<oneshot::Receiver<Reply>, Reply> {
+    pub fn submit(&mut self, body: &[u8]) -> oneshot::Receiver<Reply> {
+        let (send, receive) = oneshot::channel();
         let text = String::from_utf8_lossy(body);
         let json: Option<Value> = serde_json::from_slice(body).ok();
         let key = Key::of(json.as_ref(), &text);
@@ -223,13 +224,13 @@ impl Stage {
         let Some(k) = next.or_else(again) else {
             let known = if alike.is_empty() { "does not know it" } else { "has been submitted as often as in the recording" };
             self.surprises.push(format!("a graph was submitted that {known}: {text:.300}"));
-            return Err(Reply::Response(Response::of_text(500, "The recording has no such submission.")));
+            send.send(Reply::Response(Response::of_text(500, "The recording has no such submission."))).ok();
+            return receive;
         };
         while self.cursor <= self.tape.submissions[k].request {
             self.apply(self.cursor, false);
             self.cursor += 1;
         }
-        let (send, receive) = oneshot::channel();
         self.waiting.insert(k, send);
         self.latest = Some(k);
         let submission = &self.tape.submissions[k];
@@ -238,7 +239,7 @@ impl Stage {
         if !submission.accepted || submission.answer.is_none() {
             self.answer(k);
         }
-        Ok(receive)
+        receive
     }
 
     /// Gives the recorded answer to whoever waits for it.

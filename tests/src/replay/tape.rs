@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value};
 
-use super::recording::{Body, Recording, Request, Response, What};
+use super::recording::{Recording, Request, Response, What};
 
 /// A recording, read.
 #[derive(Debug)]
@@ -82,11 +82,9 @@ fn plain(graph: &Value) -> Value {
         let mut node = node.clone();
         if let Some(node) = node.as_object_mut() {
             node.remove("_meta");
-        }
-        if let Some(inputs) = node["inputs"].as_object_mut() {
-            inputs.remove("filename_prefix");
-        } else if let Some(node) = node.as_object_mut() {
-            node.remove("inputs");
+            if let Some(inputs) = node.get_mut("inputs").and_then(Value::as_object_mut) {
+                inputs.remove("filename_prefix");
+            }
         }
         plain.insert(id.clone(), numbers(node));
     }
@@ -436,8 +434,9 @@ impl Tape {
             self.no_cancel = Some(Response::of_text(405, "405: Method Not Allowed"));
         }
         for event in 0..self.len() {
-            let What::Request(request) = self.what(event) else { continue };
+            let What::Request(request) = self.what(event).clone() else { continue };
             let Some(response) = self.answer_of(event).and_then(|answer| self.response(answer)) else { continue };
+            let response = response.clone();
             let absent = matches!(response.status, 404 | 405) && response.json().is_none();
             if !absent || !(request.path == "/api/jobs" || request.path.starts_with("/api/jobs/")) {
                 continue;
@@ -554,13 +553,4 @@ fn tells_of_death(note: &str) -> bool {
 fn version(text: &str) -> Option<(u32, u32, u32)> {
     let mut parts = text.trim_start_matches('v').split(['.', '-', '+']).map(|part| part.parse().ok());
     Some((parts.next()??, parts.next()??, parts.next().flatten().unwrap_or(0)))
-}
-
-/// A recorded body as JSON.
-pub fn body_json(body: &Body) -> Value {
-    match body {
-        Body::Json(json) => json.clone(),
-        Body::Text(text) => serde_json::from_str(text).unwrap_or_default(),
-        _ => Value::Null,
-    }
 }
