@@ -221,12 +221,26 @@ async fn an_answer_that_was_lost_is_lost_again_and_the_prompt_runs() {
     assert_eq!(record(&replay, MINE).await["status"]["status_str"], "success");
 }
 
+#[tokio::test]
+async fn a_submission_that_never_arrived_is_sent_again() {
+    let mut events = vec![connect("ws", "me")];
+    events.push(asked("POST", "/prompt", json!({"prompt": graph(1, "x"), "prompt_id": RECORDED, "client_id": "me"})));
+    events.push(json!({"dir": "server->client", "http_failure": "ServerDisconnectedError"}));
+    events.extend(run(RECORDED, "me", &graph(1, "x"), "x.png"));
+    let replay = play_with(&recording([events]), Options { ours: Some([0].into()), ..Options::default() }).await;
+    let body = json!({"prompt": graph(1, "x"), "prompt_id": MINE, "client_id": "me"});
+    assert!(ask(replay.address, "POST", "/prompt", Some(&body)).await.is_err());
+    assert_eq!(get(&replay, &format!("/api/jobs/{MINE}")).await.status, 404);
+    assert_eq!(submit(&replay, MINE, &graph(1, "x")).await.status, 200);
+    assert_eq!(record(&replay, MINE).await["status"]["status_str"], "success");
+}
+
 // Records.
 
 #[tokio::test]
 async fn a_record_that_was_not_asked_for_is_made_from_the_messages_and_not_before_the_end() {
     let told = run(RECORDED, "me", &graph(1, "x"), "x.png");
-    let options = Options { hold: true, ..Options::default() };
+    let options = Options { hold: [0].into(), ..Options::default() };
     let replay = play_with(&recording([vec![connect("ws", "me")], told]), options).await;
     let mut ear = Ear::open(replay.address, "me").await.expect("a socket");
     submit(&replay, MINE, &graph(1, "x")).await;
@@ -252,7 +266,8 @@ async fn a_record_that_was_not_asked_for_is_made_from_the_messages_and_not_befor
 #[tokio::test]
 async fn a_late_record_is_late_again_and_a_recorded_one_is_given_as_it_was() {
     let path = format!("/history/{RECORDED}");
-    let odd = json!({"prompt": [7, RECORDED, graph(1, "x"), {}, ["b"]], "outputs": {"b": {"odd": [null]}}, "status": null});
+    let odd =
+        json!({"prompt": [7, RECORDED, graph(1, "x"), {}, ["b"]], "outputs": {"b": {"odd": [null]}}, "status": null});
     let looks = vec![
         asked("GET", &path, Value::Null),
         answered(200, json!({})),
@@ -332,7 +347,7 @@ fn interrupted() -> Value {
 #[tokio::test]
 async fn what_follows_the_first_progress_waits_for_the_request_for_interruption() {
     for by_job in [false, true] {
-        let replay = play_with(&interrupted(), Options { hold: true, ..Options::default() }).await;
+        let replay = play_with(&interrupted(), Options { hold: [0].into(), ..Options::default() }).await;
         let mut ear = Ear::open(replay.address, "me").await.expect("a socket");
         submit(&replay, MINE, &graph(1, "x")).await;
         hear_until(&mut ear, "progress", |_| true).await;
@@ -366,7 +381,8 @@ async fn nobody_asks_and_the_interruption_of_the_recording_comes_all_the_same() 
 async fn a_prompt_that_the_recording_lets_succeed_can_be_stopped() {
     let told = run(RECORDED, "me", &graph(1, "x"), "x.png");
     let replay =
-        play_with(&recording([vec![connect("ws", "me")], told]), Options { hold: true, ..Options::default() }).await;
+        play_with(&recording([vec![connect("ws", "me")], told]), Options { hold: [0].into(), ..Options::default() })
+            .await;
     let mut ear = Ear::open(replay.address, "me").await.expect("a socket");
     submit(&replay, MINE, &graph(1, "x")).await;
     hear_until(&mut ear, "progress", |_| true).await;
@@ -428,7 +444,7 @@ async fn prompts_of_others_run_under_their_own_ids_and_the_client_waits_its_turn
     events.extend(succeeded("theirs", ANOTHER));
     events.extend(begun("ws", RECORDED));
     events.extend(succeeded("ws", RECORDED));
-    let ours = Options { ours: Some([1].into()), from: 1, hold: true, ..Options::default() };
+    let ours = Options { ours: Some([1].into()), from: 1, hold: [1].into(), ..Options::default() };
     let replay = play_with(&recording([events]), ours).await;
     let mut ear = Ear::open(replay.address, "me").await.expect("a socket");
     submit(&replay, MINE, &graph(1, "x")).await;

@@ -24,6 +24,22 @@ pub enum Expected {
 }
 
 impl Case {
+    /// Which submission of the recording it is about, counted from 0.
+    pub fn submit(&self) -> Option<usize> {
+        match &self.expected {
+            Expected::Prompt(entry) => entry.get("submit")?.as_u64()?.try_into().ok(),
+            Expected::System(_) => None,
+        }
+    }
+
+    /// Whether the prompt is cancelled while it runs.
+    pub fn is_cancelled(&self) -> bool {
+        match &self.expected {
+            Expected::Prompt(entry) => entry.get("act").is_some_and(|act| act == "cancel_while_running"),
+            Expected::System(_) => false,
+        }
+    }
+
     /// Whether a socket alone cannot tell how it ends: it breaks on the way to success, or a file is gone.
     pub fn beyond_the_socket(&self) -> bool {
         let Expected::Prompt(expected) = &self.expected else { return false };
@@ -77,6 +93,18 @@ pub fn cases() -> Result<(Vec<Case>, Vec<(String, String)>)> {
         bail!("{} holds no cases", folder().join("comfyui").display());
     }
     Ok((cases, left))
+}
+
+/// Cases of one recording that can be had in one conversation: of each submission the first entry. Recordings with one
+/// submission yield none.
+pub fn together(cases: &[Case]) -> Vec<Vec<&Case>> {
+    let mut groups: BTreeMap<&str, BTreeMap<usize, &Case>> = BTreeMap::new();
+    for case in cases {
+        let Some(submit) = case.submit() else { continue };
+        let recording = case.name.split('/').next().unwrap_or_default();
+        groups.entry(recording).or_default().entry(submit).or_insert(case);
+    }
+    groups.into_values().filter(|group| group.len() > 1).map(|group| group.into_values().collect()).collect()
 }
 
 /// Recordings by the name of their file, and the list of expectations, which is the file without events.

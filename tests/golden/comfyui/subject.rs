@@ -1,5 +1,6 @@
 //! Clients that the recordings are played to.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -13,13 +14,19 @@ use serde_json::{Map, Value, json};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
+/// A kind of client.
+pub trait Subject: Send + Sync {
+    /// One client of this server, for as many prompts as are asked for.
+    fn of(&self, server: &Replay) -> Result<Box<dyn Session>>;
+}
+
 /// A client under test.
 #[async_trait]
-pub trait Subject: Send + Sync {
+pub trait Session: Send + Sync {
     /// What the readiness poll yields: `version`, `device_type`.
-    async fn system(&self, server: &Replay) -> Result<Value>;
+    async fn system(&self) -> Result<Value>;
     /// Runs one prompt to its end.
-    async fn run(&self, server: &Replay, ask: Ask) -> Result<Ended>;
+    async fn run(&self, ask: Ask) -> Result<Ended>;
 }
 
 /// What is to be run.
@@ -47,26 +54,29 @@ pub struct Ended {
 /// The client of the host.
 pub struct Host;
 
-impl Host {
-    fn client(server: &Replay) -> Result<Client> {
+impl Subject for Host {
+    fn of(&self, server: &Replay) -> Result<Box<dyn Session>> {
         let address = Address { url: Url::parse(&server.url())?, headers: Vec::new() };
         let times = Times {
             connect: Duration::from_secs(5),
             poll: (Duration::from_millis(500), Duration::from_secs(2)),
             unreachable: Duration::from_secs(2),
+            // No recording is played with longer silence than a replay's longest gap.
+            inactive: Duration::from_secs(15),
+            cancel_grace: Duration::from_secs(10),
             ..Times::default()
         };
-        Client::new(&address, times, None).map_err(|failure| anyhow!("{failure:?}"))
+        let client = Client::new(&address, times, None).map_err(|failure| anyhow!("{failure:?}"))?;
+        Ok(Box::new(client))
     }
 }
 
 #[async_trait]
-impl Subject for Host {
-    async fn system(&self, server: &Replay) -> Result<Value> {
-        let client = Self::client(server)?;
+impl Session for Client {
+    async fn system(&self) -> Result<Value> {
         let mut words = String::new();
         for _ in 0..100 {
-            match client.system().await {
+            match Client::system(self).await {
                 Ok(system) => return Ok(json!({"version": system.version, "device_type": system.device_type})),
                 Err(why) => words = why,
             }
@@ -75,13 +85,12 @@ impl Subject for Host {
         bail!("the server does not become ready: {words}")
     }
 
-    async fn run(&self, server: &Replay, ask: Ask) -> Result<Ended> {
-        let client = Self::client(server)?;
+    async fn run(&self, ask: Ask) -> Result<Ended> {
         let terms = WorkflowTerms { allow_partial: ask.allow_partial, ..WorkflowTerms::default() };
         let prompt = Prompt { id: prompt_id(&ask.key), graph: ask.graph, terms, seek: false };
         let gone = CancellationToken::new();
         let run = Run { folder: &ask.folder, preview: None, report: &ask.report, cancel: &ask.cancel, gone: &gone };
-        Ok(match client.run(&prompt, &run).await {
+        Ok(match Client::run(self, &prompt, &run).await {
             Ok(files) => Ended {
                 outcome: "ok",
                 class: None,
@@ -117,18 +126,28 @@ impl Subject for Host {
 /// A client that believes what its socket says, and only that: how many wrappers of ComfyUI are made.
 pub struct SocketAlone;
 
+struct Ears {
+    server: SocketAddr,
+}
+
+impl Subject for SocketAlone {
+    fn of(&self, server: &Replay) -> Result<Box<dyn Session>> {
+        Ok(Box::new(Ears { server: server.address }))
+    }
+}
+
 /// How long it listens to silence.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 #[async_trait]
-impl Subject for SocketAlone {
-    async fn system(&self, server: &Replay) -> Result<Value> {
-        let stats = ask(server.address, "GET", "/system_stats", None).await?.json();
+impl Session for Ears {
+    async fn system(&self) -> Result<Value> {
+        let stats = ask(self.server, "GET", "/system_stats", None).await?.json();
         Ok(json!({"version": stats["system"]["comfyui_version"], "device_type": stats["devices"][0]["type"]}))
     }
 
-    async fn run(&self, server: &Replay, job: Ask) -> Result<Ended> {
-        let mut ear = Ear::open(server.address, "alone").await?;
+    async fn run(&self, job: Ask) -> Result<Ended> {
+        let mut ear = Ear::open(self.server, "alone").await?;
         let id = prompt_id(&job.key).to_string();
         let body = json!({"prompt": job.graph, "client_id": "alone", "prompt_id": id});
         let failed = |class: &str, node: Option<&str>| Ended {
@@ -139,7 +158,7 @@ impl Subject for SocketAlone {
             main: None,
             retry: false,
         };
-        if ask(server.address, "POST", "/prompt", Some(&body)).await?.status != 200 {
+        if ask(self.server, "POST", "/prompt", Some(&body)).await?.status != 200 {
             return Ok(failed("bad_workflow", None));
         }
         let mut files = Vec::new();
@@ -162,8 +181,11 @@ impl Subject for SocketAlone {
                             "name": name, "subfolder": item["subfolder"], "kind": "image", "node": data["node"],
                         });
                         let path = job.folder.join(files.len().to_string());
-                        let view = format!("/view?filename={name}&subfolder={}", item["subfolder"].as_str().unwrap_or_default());
-                        std::fs::write(&path, ask(server.address, "GET", &view, None).await?.body)?;
+                        let view = format!(
+                            "/view?filename={name}&subfolder={}",
+                            item["subfolder"].as_str().unwrap_or_default()
+                        );
+                        std::fs::write(&path, ask(self.server, "GET", &view, None).await?.body)?;
                         files.push((told, path));
                     }
                 }

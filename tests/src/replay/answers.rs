@@ -146,9 +146,10 @@ impl Stage {
     /// The last prompt with this id.
     fn latest_run(&self, id: &str) -> Option<usize> {
         let known = |k: &usize| self.runs[*k].id == id && (self.runs[*k].open() || self.runs[*k].record.is_some());
-        (0..self.runs.len()).rev().find(|k| known(k) && self.runs[*k].own).or_else(|| {
-            (0..self.runs.len()).rev().find(known)
-        })
+        (0..self.runs.len())
+            .rev()
+            .find(|k| known(k) && self.runs[*k].own)
+            .or_else(|| (0..self.runs.len()).rev().find(known))
     }
 
     fn jobs(&self) -> Response {
@@ -240,14 +241,20 @@ impl Stage {
             // Refused connections belong to the server being down, which it is not.
             .filter(|&answer| {
                 let before_up = self.tape.up_at_first.is_some_and(|up| answer < up);
-                let dead = self.tape.deaths.iter().any(|(died, back)| answer >= *died && back.is_none_or(|back| answer < back));
+                let dead = self
+                    .tape
+                    .deaths
+                    .iter()
+                    .any(|(died, back)| answer >= *died && back.is_none_or(|back| answer < back));
                 !before_up && !dead
             })
             .collect();
         let times = self.count(&format!("{} {} {:?}", request.method, request.path, request.query));
         if let Some(&answer) = answers.get(times.min(answers.len().saturating_sub(1))) {
             return match self.tape.what(answer) {
-                What::Response { response, .. } if empty_json(response) => Reply::Response(self.default_answer(request)),
+                What::Response { response, .. } if empty_json(response) => {
+                    Reply::Response(self.default_answer(request))
+                }
                 What::Response { response, .. } => Reply::Response(self.response(None, response)),
                 _ => Reply::Cut,
             };
@@ -259,7 +266,8 @@ impl Stage {
         let version = &self.tape.recording.version;
         match (request.method.as_str(), request.path.as_str()) {
             ("GET" | "HEAD", "/system_stats") => {
-                let system = json!({"os": "linux", "comfyui_version": version, "ram_total": 0, "ram_free": 0, "argv": []});
+                let system =
+                    json!({"os": "linux", "comfyui_version": version, "ram_total": 0, "ram_free": 0, "argv": []});
                 let device = json!({"name": "cpu", "type": "cpu", "index": null, "vram_total": 0, "vram_free": 0});
                 Response::of_json(200, json!({"system": system, "devices": [device]}))
             }

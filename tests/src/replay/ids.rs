@@ -57,10 +57,12 @@ fn exact(id: &str, pairs: &[Pair]) -> String {
 fn ids_are_replaced_where_they_stand_and_nowhere_else() {
     use serde_json::json;
     let long = [Pair { recorded: "00000000-0000-4000-8000-000000000001".into(), own: "mine".into() }];
-    let recorded = json!({"00000000-0000-4000-8000-000000000001": {"text": "prompt 00000000-0000-4000-8000-000000000001!"}});
+    let recorded =
+        json!({"00000000-0000-4000-8000-000000000001": {"text": "prompt 00000000-0000-4000-8000-000000000001!"}});
     assert_eq!(rewrite(&recorded, &long), json!({"mine": {"text": "prompt mine!"}}));
     let short = [Pair { recorded: "1".into(), own: "mine".into() }];
-    let recorded = json!({"1": {"prompt": [1, "1", {"1": {"class_type": "1"}}], "outputs": {"1": {}}}, "prompt_id": "1"});
+    let recorded =
+        json!({"1": {"prompt": [1, "1", {"1": {"class_type": "1"}}], "outputs": {"1": {}}}, "prompt_id": "1"});
     let expected =
         json!({"mine": {"prompt": [1, "mine", {"1": {"class_type": "1"}}], "outputs": {"1": {}}}, "prompt_id": "mine"});
     assert_eq!(rewrite(&recorded, &short), expected);

@@ -46,8 +46,8 @@ pub struct Options {
     pub ours: Option<BTreeSet<usize>>,
     /// The first submission that a graph may stand for: equal graphs before it are not meant.
     pub from: usize,
-    /// Whether what follows the first progress of a prompt is held back until its interruption is asked for.
-    pub hold: bool,
+    /// The submissions of which what follows the first progress is held back until their interruption is asked for.
+    pub hold: BTreeSet<usize>,
     /// Longest time between two messages; longer ones of the recording are shortened to it.
     pub longest_gap: Duration,
     /// How long a replay that comes to the place where the client reconnected waits for that.
@@ -59,7 +59,7 @@ impl Default for Options {
         Self {
             ours: None,
             from: 0,
-            hold: false,
+            hold: BTreeSet::new(),
             longest_gap: Duration::from_secs(3),
             reconnect: Duration::from_secs(10),
         }
@@ -116,6 +116,23 @@ impl Replay {
     /// Whether a prompt is held back until its interruption is asked for.
     pub fn holding(&self) -> bool {
         self.shared.stage().holding()
+    }
+
+    /// Whether it is this submission's turn: the recording has come to it, or nothing of the client's runs.
+    pub fn awaits(&self, submission: usize) -> bool {
+        let stage = self.shared.stage();
+        let come = stage.tape.submissions.get(submission).is_some_and(|next| next.request == stage.cursor);
+        stage.up && (come || !stage.busy())
+    }
+
+    /// Whether a prompt of the client is queued or runs.
+    pub fn busy(&self) -> bool {
+        self.shared.stage().busy()
+    }
+
+    /// Whether the client has made this submission.
+    pub fn has(&self, submission: usize) -> bool {
+        self.shared.stage().runs.get(submission).is_some_and(|run| run.own)
     }
 
     /// What the client did that the recording has no answer to, in words.

@@ -28,15 +28,33 @@ pub struct Event {
 pub enum What {
     Request(Request),
     /// The answer to the request at this place.
-    Response { to: usize, response: Response },
+    Response {
+        to: usize,
+        response: Response,
+    },
     /// The request at this place, if any, got no answer.
-    Failure { to: Option<usize>, words: String },
+    Failure {
+        to: Option<usize>,
+        words: String,
+    },
     /// A socket was opened under this client id.
-    Connect { label: String, client: String },
+    Connect {
+        label: String,
+        client: String,
+    },
     /// A text frame of the server.
-    Text { label: String, frame: Value },
-    Binary { label: String, binary: Binary },
-    Closed { label: String, code: Option<u16> },
+    Text {
+        label: String,
+        frame: Value,
+    },
+    Binary {
+        label: String,
+        binary: Binary,
+    },
+    Closed {
+        label: String,
+        code: Option<u16>,
+    },
     /// Something done outside the protocol.
     Note(String),
     /// What the client said on its socket, and events nobody knows: nothing follows from them.
@@ -74,7 +92,10 @@ pub enum Body {
     Json(Value),
     Text(String),
     /// The first bytes, and how many there were.
-    Bytes { head: Vec<u8>, length: usize },
+    Bytes {
+        head: Vec<u8>,
+        length: usize,
+    },
     #[default]
     Empty,
 }
@@ -118,12 +139,22 @@ impl Response {
 
     /// An answer with JSON.
     pub fn of_json(status: u16, json: Value) -> Self {
-        Self { status, content_type: "application/json; charset=utf-8".into(), body: Body::Json(json), ..Self::default() }
+        Self {
+            status,
+            content_type: "application/json; charset=utf-8".into(),
+            body: Body::Json(json),
+            ..Self::default()
+        }
     }
 
     /// An answer with text.
     pub fn of_text(status: u16, text: &str) -> Self {
-        Self { status, content_type: "text/plain; charset=utf-8".into(), body: Body::Text(text.into()), ..Self::default() }
+        Self {
+            status,
+            content_type: "text/plain; charset=utf-8".into(),
+            body: Body::Text(text.into()),
+            ..Self::default()
+        }
     }
 
     /// An answer without anything.

@@ -23,11 +23,7 @@ const LARGEST_BODY: usize = 512 << 20;
 
 /// Everything a server answers to.
 pub fn router(shared: Arc<Shared>) -> Router {
-    Router::new()
-        .route("/ws", get(connect))
-        .route("/api/ws", get(connect))
-        .fallback(answer)
-        .with_state(shared)
+    Router::new().route("/ws", get(connect)).route("/api/ws", get(connect)).fallback(answer).with_state(shared)
 }
 
 async fn answer(

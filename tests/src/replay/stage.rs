@@ -98,7 +98,8 @@ pub struct Stage {
 
 impl Stage {
     pub fn new(tape: Tape, options: Options) -> Self {
-        let runs = tape.submissions.iter().map(|submission| Run { id: submission.id.clone(), ..Run::default() }).collect();
+        let runs =
+            tape.submissions.iter().map(|submission| Run { id: submission.id.clone(), ..Run::default() }).collect();
         let ours = |k: &usize| options.ours.as_ref().is_none_or(|ours| ours.contains(k));
         let connected = tape.clients();
         let mut clients: BTreeSet<String> = (0..tape.submissions.len())
@@ -139,10 +140,10 @@ impl Stage {
 
     /// Whether a prompt is held back until its interruption is asked for.
     pub fn holding(&self) -> bool {
-        self.options.hold
-            && self.runs.iter().zip(&self.tape.submissions).any(|(run, submission)| {
-                run.own && run.open() && !run.stopping && submission.hold.is_some_and(|hold| self.cursor > hold)
-            })
+        self.options.hold.iter().any(|&k| {
+            let (Some(run), Some(submission)) = (self.runs.get(k), self.tape.submissions.get(k)) else { return false };
+            run.own && run.open() && !run.stopping && submission.hold.is_some_and(|hold| self.cursor > hold)
+        })
     }
 
     // Sockets.
@@ -214,15 +215,19 @@ impl Stage {
         let text = String::from_utf8_lossy(body);
         let json: Option<Value> = serde_json::from_slice(body).ok();
         let key = Key::of(json.as_ref(), &text);
-        let alike: Vec<usize> =
-            (0..self.runs.len()).filter(|&k| self.ours(k) && self.tape.submissions[k].key == key).collect();
+        let alike: Vec<usize> = (0..self.runs.len()).filter(|&k| self.tape.submissions[k].key == key).collect();
         let next = alike.iter().copied().find(|&k| {
-            !self.runs[k].own && k >= self.options.from && (self.tape.submissions[k].request >= self.cursor || !self.runs[k].queued)
+            let ahead = self.tape.submissions[k].request >= self.cursor || !self.runs[k].queued;
+            !self.runs[k].own && k >= self.options.from && ahead && (self.ours(k) || self.sent_again(k))
         });
         // What was refused would be refused again.
-        let again = || alike.iter().rev().copied().find(|&k| !self.tape.submissions[k].accepted);
+        let again = || {
+            let refused = |k: &usize| self.runs[*k].own && !self.tape.submissions[*k].accepted;
+            alike.iter().rev().copied().find(refused)
+        };
         let Some(k) = next.or_else(again) else {
-            let known = if alike.is_empty() { "does not know it" } else { "has been submitted as often as in the recording" };
+            let known =
+                if alike.is_empty() { "does not know it" } else { "has been submitted as often as in the recording" };
             self.surprises.push(format!("a graph was submitted that {known}: {text:.300}"));
             send.send(Reply::Response(Response::of_text(500, "The recording has no such submission."))).ok();
             return receive;
@@ -240,6 +245,14 @@ impl Stage {
             self.answer(k);
         }
         receive
+    }
+
+    /// Whether this submission sends once more what the client sent in vain.
+    fn sent_again(&self, k: usize) -> bool {
+        (0..k).any(|before| {
+            let (now, before, run) = (&self.tape.submissions[k], &self.tape.submissions[before], &self.runs[before]);
+            run.own && !before.accepted && before.id == now.id && before.key == now.key
+        })
     }
 
     /// Gives the recorded answer to whoever waits for it.
@@ -369,7 +382,11 @@ impl Stage {
                     run.outputs.insert(node.into(), data["output"].clone());
                 }
             }
-            "execution_start" | "execution_cached" | "execution_success" | "execution_error" | "execution_interrupted"
+            "execution_start"
+            | "execution_cached"
+            | "execution_success"
+            | "execution_error"
+            | "execution_interrupted"
                 if data["exception_type"] != "ExecutionBlocked" =>
             {
                 run.messages.push(json!([kind, data]));
@@ -454,7 +471,8 @@ impl Stage {
     /// Takes a prompt that waits from the queue. Whether it waited.
     pub fn remove(&mut self, id: &str) -> bool {
         let running = self.running();
-        let pending = (0..self.runs.len()).find(|&k| self.runs[k].open() && self.runs[k].id == id && Some(k) != running);
+        let pending =
+            (0..self.runs.len()).find(|&k| self.runs[k].open() && self.runs[k].id == id && Some(k) != running);
         let Some(k) = pending else { return false };
         self.answer(k);
         self.runs[k].gone = true;
@@ -474,7 +492,8 @@ impl Stage {
         let node = run.node.clone().unwrap_or_default();
         let class = self.tape.submissions[k].graph[&node]["class_type"].clone();
         let executed: Vec<&String> = run.outputs.keys().collect();
-        let data = json!({"prompt_id": run.id, "node_id": node, "node_type": class, "executed": executed, "timestamp": 0});
+        let data =
+            json!({"prompt_id": run.id, "node_id": node, "node_type": class, "executed": executed, "timestamp": 0});
         let over = json!({"type": "executing", "data": {"node": null, "prompt_id": run.id}});
         self.runs[k].messages.push(json!(["execution_interrupted", data]));
         self.say_to_all(&json!({"type": "execution_interrupted", "data": data}));
@@ -502,7 +521,8 @@ impl Stage {
 
     fn record_of_messages(&self, k: usize) -> Value {
         let (submission, run) = (&self.tape.submissions[k], &self.runs[k]);
-        let failed = run.messages.last().is_some_and(|last| last[0] == "execution_error" || last[0] == "execution_interrupted");
+        let failed =
+            run.messages.last().is_some_and(|last| last[0] == "execution_error" || last[0] == "execution_interrupted");
         let mut extra = submission.extra_data.as_object().cloned().unwrap_or_default();
         extra.insert("client_id".into(), json!(submission.client));
         let meta: Map<String, Value> = run

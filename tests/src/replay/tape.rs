@@ -264,7 +264,10 @@ impl Tape {
             let number = &record["prompt"][0];
             let of_number = (0..self.submissions.len()).rev().find(|&k| {
                 let submission = &self.submissions[k];
-                submission.id == *id && submission.accepted && submission.request < event && submission.number == *number
+                submission.id == *id
+                    && submission.accepted
+                    && submission.request < event
+                    && submission.number == *number
             });
             if let Some(k) = of_number.or_else(|| self.latest(id, event)) {
                 self.submissions[k].record = Some(record.clone());
@@ -336,23 +339,32 @@ impl Tape {
         })
     }
 
-    /// The first message that lets a client compute progress, and lies before the interruption.
+    /// The first message that lets a client compute progress above nothing, and lies before the interruption; else the
+    /// last one before it.
     fn hold(&self, k: usize) -> Option<usize> {
-        let first = |kinds: &[&str]| {
-            (0..self.len()).find(|&at| self.owner[at] == Some(k) && kinds.contains(&kind_of(self.what(at))))
-        };
-        let asked = (self.submissions[k].request..self.len()).find(|&at| self.interrupts(at, k));
-        let stopped = first(&["execution_interrupted"]);
-        let limit = asked.or(stopped).unwrap_or(self.len());
-        // The last one of these is kept that still lies before the interruption.
-        let before = |at: usize| (at < limit).then_some(at);
-        first(&["progress"])
-            .and_then(before)
-            .or_else(|| {
-                let running = |at: &usize| self.owner[*at] == Some(k) && kind_of(self.what(*at)) == "executing";
-                (0..limit).find(running)
+        let own = |at: &usize| self.owner[*at] == Some(k);
+        let stopped = || (0..self.len()).filter(own).find(|&at| kind_of(self.what(at)) == "execution_interrupted");
+        let limit = (self.submissions[k].request..self.len())
+            .find(|&at| self.interrupts(at, k))
+            .or_else(stopped)
+            .unwrap_or(self.len());
+        let first = |is: &dyn Fn(&str, &Value) -> bool| {
+            (0..limit).filter(own).find(|&at| match self.what(at) {
+                What::Text { frame, .. } => is(kind_of(self.what(at)), &frame["data"]),
+                _ => false,
             })
-            .or_else(|| first(&["progress_state", "execution_cached", "execution_start"]).and_then(before))
+        };
+        let above_nothing =
+            |node: &Value| node["state"] == "finished" || node["value"].as_f64().is_some_and(|v| v > 0.0);
+        first(&|kind, data| kind == "progress" && data["value"].as_f64().is_some_and(|value| value > 0.0))
+            .or_else(|| {
+                first(&|kind, data| {
+                    let nodes = || data["nodes"].as_object().into_iter().flatten();
+                    kind == "progress_state" && nodes().any(|(_, node)| above_nothing(node))
+                })
+            })
+            .or_else(|| first(&|kind, _| kind == "executing"))
+            .or_else(|| (0..limit).rev().find(own))
     }
 
     /// Whether this event asks the server to stop the submission.
@@ -360,9 +372,11 @@ impl Tape {
         let What::Request(request) = self.what(event) else { return false };
         let id = &self.submissions[k].id;
         let named = request.json.as_ref().is_none_or(|json| json["prompt_id"].is_null() || json["prompt_id"] == **id);
-        let listed = || request.json.as_ref().is_some_and(|json| {
-            json["job_ids"].as_array().is_some_and(|ids| ids.iter().any(|listed| listed == id.as_str()))
-        });
+        let listed = || {
+            request.json.as_ref().is_some_and(|json| {
+                json["job_ids"].as_array().is_some_and(|ids| ids.iter().any(|listed| listed == id.as_str()))
+            })
+        };
         request.method == "POST"
             && (request.path == "/interrupt" && named
                 || request.path == format!("/api/jobs/{id}/cancel")
@@ -496,10 +510,9 @@ fn submissions(recording: &Recording) -> Vec<Submission> {
 
 /// Whether a message or a successful answer after this event, and before the id is used again, knows the prompt.
 fn mentioned(recording: &Recording, event: usize, id: &str) -> bool {
-    let again = |what: &What| {
-        matches!(what, What::Request(Request { path, json: Some(json), .. }) if path == "/prompt" && json["prompt_id"] == id)
-    };
-    recording.events[event + 1..].iter().map(|event| &event.what).take_while(|what| !again(what)).any(|what| match what {
+    let again = |what: &What| matches!(what, What::Request(Request { path, json: Some(json), .. }) if path == "/prompt" && json["prompt_id"] == id);
+    recording.events[event + 1..].iter().map(|event| &event.what).take_while(|what| !again(what)).any(|what| match what
+    {
         What::Text { frame, .. } => frame["data"]["prompt_id"] == id,
         What::Response { response, .. } if response.status == 200 => {
             response.json().is_some_and(|json| json["id"] == id || json.get(id).is_some())
@@ -541,12 +554,14 @@ fn is_refusal(words: &str) -> bool {
 
 /// A signal, or a word for the end of the process.
 fn tells_of_death(note: &str) -> bool {
-    let words: Vec<String> =
-        note.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect();
+    let words: Vec<String> = note.split(|c: char| !c.is_ascii_alphanumeric()).map(str::to_ascii_lowercase).collect();
     let has = |list: &[&str]| words.iter().any(|word| list.contains(&word.as_str()));
     let back = has(&["start", "started", "starts", "restart", "restarted", "restarts", "again"]);
-    !back && (has(&["sigkill", "sigint", "sigterm", "sighup", "sigsegv", "sigabrt", "kill", "killed", "dies", "died", "crashes", "crashed"])
-            || (has(&["server", "process"]) && has(&["stopped", "stops", "terminated", "exits", "exited"])))
+    !back
+        && (has(&[
+            "sigkill", "sigint", "sigterm", "sighup", "sigsegv", "sigabrt", "kill", "killed", "dies", "died",
+            "crashes", "crashed",
+        ]) || (has(&["server", "process"]) && has(&["stopped", "stops", "terminated", "exits", "exited"])))
 }
 
 /// `0.33.0` as numbers.
