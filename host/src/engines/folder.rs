@@ -94,12 +94,17 @@ impl JobFolder {
         }
     }
 
-    /// Records what is asked for.
-    pub fn record(&self, request: &Request) -> Result<(), Failure> {
+    /// Records what is asked for. True: the same was asked for before.
+    pub fn record(&self, request: &Request) -> Result<bool, Failure> {
+        if matches!(read_json::<Asked>(&self.folder.join("request.json")), Ok(Some(asked)) if asked.digest == digest(request))
+        {
+            return Ok(true);
+        }
         let asked = Asked { engine: request.engine(), digest: digest(request), request: request.clone() };
         fs::create_dir_all(&self.folder)
             .and_then(|()| write_json(&self.folder, "request.json", &asked))
             .map_err(|e| self.broken("record the request", &e))
+            .map(|()| false)
     }
 
     /// Forgets that the job was ever asked for. Nothing may run for it.

@@ -15,8 +15,12 @@ use tokio::sync::watch;
 use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 use tokio_util::sync::CancellationToken;
 
+use super::fatal::{self, Advice, Tally};
 use super::folder::{Ended, JobFolder, is_verdict};
-use super::{Engine, EngineOptions, Job, JobKey, JobResult, LOST, LaneStatus, NewJob, Produced, Report, RunningJob};
+use super::suspended::{Suspension, Suspensions};
+use super::{
+    Engine, EngineOptions, Job, JobKey, JobResult, LOST, LaneStatus, NewJob, Produced, Report, RunningJob, SUSPENDED,
+};
 use crate::artifacts::Take;
 use crate::clock::Timestamp;
 use crate::schedule::{self, Candidate};
@@ -28,6 +32,8 @@ const TOLD_PLACES: usize = 32;
 pub(super) struct Lane {
     options: EngineOptions,
     state: Mutex<State>,
+    suspensions: Suspensions,
+    fatal: Mutex<Tally>,
     /// One submission at a time, so that two of one key cannot both find nothing.
     submitting: tokio::sync::Mutex<()>,
 }
@@ -87,6 +93,8 @@ struct Waiting {
     job: NewJob,
     engine: Arc<dyn Engine>,
     cancel: CancellationToken,
+    /// An earlier life of the job, or of this host, may have handed it to the engine.
+    again: bool,
     /// The place its owner was told last.
     told: Option<usize>,
 }
@@ -107,7 +115,22 @@ enum Stop {
 
 impl Lane {
     pub fn new(options: EngineOptions) -> Self {
-        Self { options, state: Mutex::new(State::default()), submitting: tokio::sync::Mutex::new(()) }
+        Self {
+            options,
+            state: Mutex::new(State::default()),
+            suspensions: Suspensions::none(),
+            fatal: Mutex::new(Tally::default()),
+            submitting: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    pub fn suspensions(&self) -> &Suspensions {
+        &self.suspensions
+    }
+
+    /// Every engine that is there.
+    pub fn engines(&self) -> impl Iterator<Item = &Arc<dyn Engine>> {
+        [&self.options.comfyui, &self.options.wan2gp].into_iter().filter_map(|engine| engine.as_ref().ok())
     }
 
     pub fn engine(&self, kind: EngineKind) -> Result<&Arc<dyn Engine>, Failure> {
@@ -137,18 +160,15 @@ impl Lane {
         }
         let engine = self.engine(job.request.engine())?.clone();
         let request = job.request.clone();
-        blocking(move || folder.record(&request)).await?;
+        let again = blocking(move || folder.record(&request)).await?;
 
         let cancel = CancellationToken::new();
         {
             let mut state = self.state();
             state.jobs.insert(key, Entry::new(Phase::Queued, cancel.clone()));
-            state.queue.push(Waiting { job: labelled(job), engine, cancel, told: None });
-            if !state.working {
-                state.working = true;
-                tokio::spawn(self.clone().work());
-            }
+            state.queue.push(Waiting { job: labelled(job), engine, cancel, again, told: None });
         }
+        self.start_work();
         self.tell_places();
         Ok(key)
     }
@@ -156,6 +176,9 @@ impl Lane {
     pub async fn discard(&self, key: JobKey) -> Result<(), Failure> {
         self.cancel(key).await;
         self.state().jobs.remove(&key);
+        for engine in self.engines() {
+            engine.forget(key).await;
+        }
         let folder = self.folder(key);
         blocking(move || folder.discard()).await
     }
@@ -244,26 +267,75 @@ impl Lane {
         self.tell_places();
     }
 
+    fn start_work(self: &Arc<Self>) {
+        let mut state = self.state();
+        if !state.working && !state.queue.is_empty() {
+            state.working = true;
+            tokio::spawn(self.clone().work());
+        }
+    }
+
     /// Works the queue off.
     async fn work(self: Arc<Self>) {
         while let Some((waiting, since)) = self.take_next() {
             self.tell_places();
-            let key = waiting.job.key;
-            let ended = self.run(waiting, since).await;
-            let mut state = self.state();
-            state.running = None;
-            state.end(key, ended);
+            let (key, engine) = (waiting.job.key, waiting.engine.clone());
+            let ended = self.run(&waiting, since).await;
+            let concluded = !matches!(&ended, Err(failure) if failure.code == SUSPENDED);
+            {
+                let mut state = self.state();
+                state.running = None;
+                if concluded || waiting.cancel.is_cancelled() {
+                    state.end(key, ended);
+                } else {
+                    if let Some(entry) = state.jobs.get(&key) {
+                        entry.phase.send_replace(Phase::Queued);
+                    }
+                    state.queue.push(Waiting { again: true, told: None, ..waiting });
+                }
+            }
+            if concluded {
+                engine.concluded(key).await;
+            }
+        }
+    }
+
+    /// Takes no more jobs for an engine until the suspension is over.
+    fn suspend(self: &Arc<Self>, engine: EngineKind, suspension: Suspension) {
+        let left = self.suspensions.left(&suspension, &self.options.clock);
+        self.suspensions.suspend(engine, suspension);
+        if let Some(left) = left {
+            let lane = self.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(left).await;
+                lane.resume(engine);
+            });
+        }
+    }
+
+    fn resume(self: &Arc<Self>, engine: EngineKind) {
+        if self.suspensions.lift(engine) {
+            self.start_work();
         }
     }
 
     fn take_next(&self) -> Option<(Waiting, Timestamp)> {
         let mut state = self.state();
-        let candidates: Vec<Candidate> = state.queue.iter().map(Waiting::candidate).collect();
-        let Some(choice) = schedule::next(&candidates).filter(|choice| choice.index < state.queue.len()) else {
+        let suspended = self.suspensions.all();
+        let (places, candidates): (Vec<usize>, Vec<Candidate>) = state
+            .queue
+            .iter()
+            .enumerate()
+            .filter(|(_, waiting)| !suspended.contains_key(&waiting.engine.kind()))
+            .map(|(place, waiting)| (place, waiting.candidate()))
+            .unzip();
+        let choice = schedule::next(&candidates);
+        let place = choice.as_ref().and_then(|choice| places.get(choice.index)).copied();
+        let (Some(choice), Some(place)) = (choice, place) else {
             state.working = false;
             return None;
         };
-        let waiting = state.queue.remove(choice.index);
+        let waiting = state.queue.remove(place);
         let since = self.options.clock.now();
         let (key, engine) = (waiting.job.key, waiting.engine.kind());
         tracing::debug!(job = %key, reason = %choice.reason, "next engine job");
@@ -275,7 +347,7 @@ impl Lane {
     }
 
     /// Runs a job to its end and makes that end durable.
-    async fn run(&self, waiting: Waiting, since: Timestamp) -> Ended {
+    async fn run(self: &Arc<Self>, waiting: &Waiting, since: Timestamp) -> Ended {
         let folder = self.folder(waiting.job.key);
         let beginning = folder.clone();
         let output = blocking(move || beginning.begin()).await?;
@@ -286,14 +358,49 @@ impl Lane {
                 .keep(&output, produced, &mut files)
                 .await
                 .map(|outputs| JobResult { outputs, seconds: self.options.clock.now().since(since).as_secs_f64() }),
-            Err(failure) => Err(failure),
+            Err(failure) => Err(self.judged(waiting, failure).await),
         };
+        if ended.is_ok() {
+            self.tally().succeeded();
+        }
         blocking(move || folder.conclude(&ended, &files).and(ended)).await
     }
 
+    /// What a failure means for the lane: an engine that does not start is suspended, a broken machine pauses everything,
+    /// and the job waits meanwhile.
+    async fn judged(self: &Arc<Self>, waiting: &Waiting, failure: Failure) -> Failure {
+        let engine = &waiting.engine;
+        if failure.code == SUSPENDED {
+            let otherwise = || Suspension { reason: failure.message.clone(), until: None };
+            self.suspend(engine.kind(), engine.suspension().unwrap_or_else(otherwise));
+            return failure;
+        }
+        let Some(category) = fatal::category(&failure) else { return failure };
+        let advice = self.tally().failed(category);
+        engine.restart(category.words()).await;
+        if advice == Advice::Restart {
+            return failure;
+        }
+        let reason = format!(
+            "Engine jobs are paused, because {}: {} Mend the machine, then start this host again.",
+            category.words(),
+            failure.message
+        );
+        for engine in self.engines() {
+            self.suspend(engine.kind(), Suspension { reason: reason.clone(), until: None });
+        }
+        Failure::unavailable(SUSPENDED, reason).retryable()
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.fatal.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Lets the engine work until it ends, is cancelled, or has used up the host's limit.
-    async fn run_engine(&self, waiting: Waiting, folder: PathBuf) -> Result<Vec<Produced>, Failure> {
-        let Waiting { job: NewJob { key, request, label, report, .. }, engine, cancel, .. } = waiting;
+    async fn run_engine(&self, waiting: &Waiting, folder: PathBuf) -> Result<Vec<Produced>, Failure> {
+        let Waiting { job: NewJob { key, request, label, report, .. }, engine, cancel, again, .. } = waiting;
+        let (key, again, engine) = (*key, *again, engine.clone());
+        let (request, label, report) = (request.clone(), label.clone(), report.clone());
         if cancel.is_cancelled() {
             return Err(cancelled(key));
         }
@@ -306,7 +413,9 @@ impl Lane {
         let mut run = tokio::spawn(async move {
             let artifacts = &artifacts;
             let label = label.as_deref();
-            engine.run(Job { key, label, request: &request, folder, preview, artifacts, report, cancel: told }).await
+            engine
+                .run(Job { key, label, request: &request, folder, preview, again, artifacts, report, cancel: told })
+                .await
         });
         let ended = tokio::select! {
             ended = &mut run => Stop::Itself(ended),

@@ -6,7 +6,9 @@
 //!
 //! - `lane.rs`: the queue in front of a GPU: order, cancellation, waiting.
 //! - `folder.rs`: the job's folder and its durable result.
+//! - `suspended.rs`: engines that take no jobs for a while; `fatal.rs`: failures that tell of a broken machine.
 //! - `direct.rs`: a task that is routed straight to an engine becomes a request.
+//! - `comfyui/`: ComfyUI, started by the host or by an operator.
 //! - `animatic/`: the engine that needs no GPU and no weights.
 //!
 //! An `Engines` needs a Tokio runtime when a job is submitted. It keeps how each job ended until `cancel_task` forgets the
@@ -31,13 +33,19 @@ use crate::templates::DeclaredOutput;
 pub mod animatic;
 pub mod comfyui;
 pub mod direct;
+mod fatal;
 mod folder;
 mod lane;
+mod suspended;
 
 use lane::Lane;
+pub use suspended::Suspension;
 
 /// Code of the failure that a job is answered with which the engines do not know (any more).
 pub const LOST: &str = "engine_lost_task";
+
+/// Code of the failure with which an engine says that it takes no jobs for a while: the job goes back into the queue.
+pub const SUSPENDED: &str = "engine_suspended";
 
 /// Names a job for ever: the call of an attempt that submitted it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -141,6 +149,8 @@ pub struct Job<'a> {
     pub folder: PathBuf,
     /// Where the newest preview picture goes (JPEG, replaced as a whole). Its folder stands.
     pub preview: PathBuf,
+    /// An earlier life of the job, or of this host, may have handed it to the engine.
+    pub again: bool,
     pub artifacts: &'a Artifacts,
     pub report: Report,
     pub cancel: CancellationToken,
@@ -166,6 +176,31 @@ pub trait Engine: Send + Sync + 'static {
 
     /// What is known about a model.
     async fn model_info(&self, model: &str) -> Result<ModelInfo, Failure>;
+
+    /// Starts what it needs before the first job asks for it, if it is told to by its settings.
+    async fn warm_up(&self) {}
+
+    /// The job's end is durable: whatever the engine keeps about it may go.
+    async fn concluded(&self, _job: JobKey) {}
+
+    /// Nobody asks for the job any more: if the engine still works on it, it must not.
+    async fn forget(&self, _job: JobKey) {}
+
+    /// Why it takes no jobs, after it said so ([`SUSPENDED`]).
+    fn suspension(&self) -> Option<Suspension> {
+        None
+    }
+
+    /// Gives its memory back, as far as it can without being stopped.
+    async fn release(&self) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    /// Its process is ended at once; the next job starts it anew.
+    async fn restart(&self, _why: &str) {}
+
+    /// Stops in good order. No job runs any more.
+    async fn stop(&self) {}
 }
 
 /// What `Engines` needs.
@@ -250,6 +285,28 @@ impl Engines {
     /// What is known about a model of Wan2GP.
     pub async fn model_info(&self, model: &str) -> Result<ModelInfo, Failure> {
         self.lane.engine(EngineKind::Wan2gp)?.model_info(model).await
+    }
+
+    /// Starts engines that are to be started early. Returns at once.
+    pub fn warm_up(&self) {
+        for engine in self.lane.engines().cloned() {
+            tokio::spawn(async move { engine.warm_up().await });
+        }
+    }
+
+    /// Engines that take no jobs now, and why.
+    pub fn suspensions(&self) -> BTreeMap<EngineKind, Suspension> {
+        self.lane.suspensions().all()
+    }
+
+    /// Returns when an engine takes no jobs.
+    pub async fn suspended(&self, engine: EngineKind) -> Suspension {
+        self.lane.suspensions().suspended(engine).await
+    }
+
+    /// Stops the engines in good order. Call it when no job runs any more.
+    pub async fn stop(&self) {
+        futures::future::join_all(self.lane.engines().map(|engine| engine.stop())).await;
     }
 
     /// How many jobs wait or run: the worker claims direct tasks while this is small.
