@@ -583,5 +583,7 @@ async fn what_was_never_recorded_is_answered_as_any_server_would() {
         let answer = post(&replay, path, body).await;
         assert_eq!((answer.status, answer.body.len()), (200, 0), "{path}");
     }
+    // None of these prompts is the client's.
+    assert_eq!(replay.surprises().len(), 3, "{:?}", replay.surprises());
     assert_eq!(get(&replay, "/no/such/page").await.status, 404);
 }

@@ -15,6 +15,12 @@ pub struct Case {
     pub expected: Expected,
 }
 
+/// A recording that yields no case.
+pub struct NotCompared {
+    pub recording: String,
+    pub reason: String,
+}
+
 /// What is expected.
 pub enum Expected {
     /// What the readiness poll yields.
@@ -50,8 +56,8 @@ impl Case {
     }
 }
 
-/// Every case, and recordings that yield none, with the reason.
-pub fn cases() -> Result<(Vec<Case>, Vec<(String, String)>)> {
+/// Every case, and recordings that yield none.
+pub fn cases() -> Result<(Vec<Case>, Vec<NotCompared>)> {
     let (recordings, expectations) = read()?;
     let (mut cases, mut left) = (Vec::new(), Vec::new());
     for (name, recording) in recordings {
@@ -60,15 +66,18 @@ pub fn cases() -> Result<(Vec<Case>, Vec<(String, String)>)> {
         match kind {
             "conversation" => {}
             "server-fact" => {
-                left.push((name, "a fact of the server: held by the live stand-in's own tests".into()));
+                left.push(NotCompared {
+                    recording: name,
+                    reason: "a fact of the server: held by the live stand-in's own tests".into(),
+                });
                 continue;
             }
             "uncallable" => {
-                left.push((name, "a use that the client never makes".into()));
+                left.push(NotCompared { recording: name, reason: "a use that the client never makes".into() });
                 continue;
             }
             "" => {
-                left.push((name, "nothing is said of what is expected".into()));
+                left.push(NotCompared { recording: name, reason: "nothing is said of what is expected".into() });
                 continue;
             }
             other => bail!("{name} is of the kind `{other}`, which nobody knows"),
@@ -86,7 +95,7 @@ pub fn cases() -> Result<(Vec<Case>, Vec<(String, String)>)> {
             cases.push(Case { name, recording: recording.clone(), expected: Expected::Prompt(entry) });
         }
         if cases.len() == before {
-            left.push((name, "there is nothing for a client to conclude".into()));
+            left.push(NotCompared { recording: name, reason: "there is nothing for a client to conclude".into() });
         }
     }
     if cases.is_empty() {

@@ -5,10 +5,10 @@ use serde_json::{Map, Value, json};
 use super::case::Expected;
 
 /// Members of an entry that say how it is run.
-const GIVEN: [&str; 4] = ["submit", "prompt_id", "allow_partial", "act"];
+const GIVEN: [&str; 3] = ["submit", "allow_partial", "act"];
 
 /// Members of an entry that are compared.
-const CONCLUDED: [&str; 7] = ["outcome", "class", "node", "files", "main", "progress", "retry"];
+const CONCLUDED: [&str; 8] = ["prompt_id", "outcome", "class", "node", "files", "main", "progress", "retry"];
 
 /// Members of what the readiness poll yields.
 const SYSTEM: [&str; 2] = ["version", "device_type"];

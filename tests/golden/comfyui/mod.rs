@@ -41,7 +41,7 @@ async fn the_comfyui_client_concludes_what_was_recorded() {
     let summary = run(&cases, &subject::Host).await;
     summary.print("comfyui", left.len());
     summary.members.iter().for_each(|(member, times)| println!("  {member}: {times} compared"));
-    left.iter().for_each(|(recording, reason)| println!("  not compared: {recording} ({reason})"));
+    left.iter().for_each(|left| println!("  not compared: {} ({})", left.recording, left.reason));
     summary.check();
 }
 

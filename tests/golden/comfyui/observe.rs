@@ -107,6 +107,8 @@ async fn prompt(case: &Case, replay: &Replay, session: &dyn Session) -> Result<V
     };
     let fractions = fractions.lock().expect("no report panics").clone();
     let mut observed = concluded(&ended, &fractions);
+    // That the recording was counted as the list of expectations counts it.
+    observed["prompt_id"] = json!(replay.recorded_id(submit));
     observed["faults"] = json!(faults(&ended, &fractions));
     Ok(observed)
 }

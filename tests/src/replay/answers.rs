@@ -18,7 +18,9 @@ impl Stage {
             "/history" if get => self.history(),
             "/history" => self.change_history(&body),
             "/interrupt" => {
-                self.interrupt(body["prompt_id"].as_str());
+                let id = body["prompt_id"].as_str();
+                self.must_be_own("interrupt", id);
+                self.interrupt(id);
                 Response::empty(200)
             }
             "/view" => return self.view(request),
@@ -64,7 +66,9 @@ impl Stage {
     fn change_queue(&mut self, body: &Value) -> Response {
         let listed = body["delete"].as_array().cloned().unwrap_or_default();
         let mut ids: Vec<String> = listed.iter().filter_map(|id| id.as_str().map(str::to_string)).collect();
+        ids.iter().for_each(|id| self.must_be_own("take from the queue", Some(id)));
         if body["clear"] == true {
+            self.must_be_own("take from the queue", None);
             ids.extend(self.runs.iter().filter(|run| run.open()).map(|run| run.id.clone()));
         }
         ids.iter().for_each(|id| {
@@ -86,6 +90,10 @@ impl Stage {
 
     fn change_history(&mut self, body: &Value) -> Response {
         let listed = body["delete"].as_array().cloned().unwrap_or_default();
+        listed.iter().for_each(|id| self.must_be_own("delete the record of", id.as_str()));
+        if body["clear"] == true {
+            self.must_be_own("delete the record of", None);
+        }
         for run in self.runs.iter_mut().filter(|run| run.over) {
             if body["clear"] == true || listed.contains(&json!(run.id)) {
                 run.record = None;
@@ -205,6 +213,7 @@ impl Stage {
     }
 
     fn cancel(&mut self, id: &str) -> Response {
+        self.must_be_own("cancel", Some(id));
         match self.tape.no_cancel.clone() {
             Some(absent) => absent,
             None => Response::of_json(200, json!({"cancelled": self.remove(id) || self.interrupt(Some(id))})),
@@ -224,6 +233,15 @@ impl Stage {
         let ids: Vec<String> = listed.iter().filter_map(|id| id.as_str().map(str::to_string)).collect();
         let done = ids.iter().filter(|id| self.remove(id) || self.interrupt(Some(id))).count();
         Response::of_json(200, json!({"cancelled": done > 0}))
+    }
+
+    /// A server may be shared: a client touches no prompt but its own.
+    fn must_be_own(&mut self, what: &str, id: Option<&str>) {
+        if id.is_none_or(|id| !self.runs.iter().any(|run| run.own && run.id == id)) {
+            let whom =
+                id.map_or("everybody's prompts".into(), |id| format!("the prompt {id}, which is not the client's"));
+            self.surprises.push(format!("the client asked to {what} {whom}"));
+        }
     }
 
     // The rest.

@@ -113,6 +113,11 @@ impl Replay {
         self.shared.stage().tape.submissions.get(submission).map(|submission| submission.graph.clone())
     }
 
+    /// The prompt id of a submission, as recorded. Empty: it had none.
+    pub fn recorded_id(&self, submission: usize) -> Option<String> {
+        self.shared.stage().tape.submissions.get(submission).map(|submission| submission.id.clone())
+    }
+
     /// Whether a prompt is held back until its interruption is asked for.
     pub fn holding(&self) -> bool {
         self.shared.stage().holding()
@@ -135,7 +140,8 @@ impl Replay {
         self.shared.stage().runs.get(submission).is_some_and(|run| run.own)
     }
 
-    /// What the client did that the recording has no answer to, in words.
+    /// What the client did that no client should, or that the recording has no answer to, in words: a graph that is not
+    /// recorded, a submission without ids, a hand on somebody else's prompt.
     pub fn surprises(&self) -> Vec<String> {
         self.shared.stage().surprises.clone()
     }

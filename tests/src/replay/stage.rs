@@ -88,7 +88,7 @@ pub struct Stage {
     pub waiting: BTreeMap<usize, oneshot::Sender<Reply>>,
     /// How often each thing was asked for.
     pub asked: BTreeMap<String, usize>,
-    /// What the client did that the recording has no answer to.
+    /// What the client did that no client should, or that the recording has no answer to.
     pub surprises: Vec<String>,
     /// The submission made last.
     pub latest: Option<usize>,
@@ -238,6 +238,11 @@ impl Stage {
         }
         self.waiting.insert(k, send);
         self.latest = Some(k);
+        for name in ["prompt_id", "client_id"] {
+            if json.as_ref().is_some_and(|json| !json[name].is_string()) {
+                self.surprises.push(format!("a prompt was submitted without `{name}`"));
+            }
+        }
         let submission = &self.tape.submissions[k];
         let own = json.as_ref().and_then(|json| json["prompt_id"].as_str()).unwrap_or(&submission.id).to_string();
         self.runs[k] = Run { id: own, own: true, queued: submission.accepted, ..Run::default() };
