@@ -499,11 +499,14 @@ async fn a_server_that_was_killed_refuses_connections_until_it_is_back_and_has_f
     events.push(asked("GET", "/queue", Value::Null));
     events.push(json!({"dir": "server->client", "http_failure": "Cannot connect to host"}));
     let dead = recording([events.clone()]);
+    // Nothing further is heard of it: that it died is not said, and follows.
+    let unsaid: Vec<Value> =
+        events[..events.len() - 2].iter().filter(|event| event["dir"] != "note").cloned().collect();
     let mut back = connect("second", "me");
     back["t_ms"] = json!(700);
     events.push(back);
     events.extend(run(RECORDED, "me", &graph(2, "x"), "after.png"));
-    for (told, returns) in [(dead, false), (recording([events]), true)] {
+    for (told, returns) in [(dead, false), (recording([unsaid]), false), (recording([events]), true)] {
         let replay = play(&told).await;
         let mut ear = Ear::open(replay.address, "me").await.expect("a socket");
         submit(&replay, MINE, &graph(1, "x")).await;
@@ -524,6 +527,19 @@ async fn a_server_that_was_killed_refuses_connections_until_it_is_back_and_has_f
             submit(&replay, MINE, &graph(2, "x")).await;
             assert_eq!(record(&replay, MINE).await["outputs"]["b"]["images"][0]["filename"], "after.png");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_never_comes_up_refuses_every_connection() {
+    let told = recording([vec![
+        asked("GET", "/system_stats", Value::Null),
+        json!({"dir": "server->client", "http_failure": "Cannot connect to host"}),
+    ]]);
+    let replay = play(&told).await;
+    for _ in 0..5 {
+        assert!(ask(replay.address, "GET", "/system_stats", None).await.is_err());
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

@@ -258,7 +258,7 @@ impl Stage {
             .filter_map(|event| self.tape.answer_of(event))
             // Refused connections belong to the server being down, which it is not.
             .filter(|&answer| {
-                let before_up = self.tape.up_at_first.is_some_and(|up| answer < up);
+                let before_up = self.tape.late.flatten().is_some_and(|up| answer < up);
                 let dead = self
                     .tape
                     .deaths

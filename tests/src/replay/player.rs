@@ -110,7 +110,7 @@ fn while_down(stage: &mut Stage) -> Step {
     let event = stage.cursor;
     let (died, back) = match stage.tape.deaths.range(..event).next_back() {
         Some((died, back)) => (*died, *back),
-        None => (0, stage.tape.up_at_first),
+        None => (0, stage.tape.late.flatten()),
     };
     match back {
         Some(back) if event >= back => {

@@ -112,7 +112,7 @@ impl Stage {
         }
         Self {
             files: Files::new(&tape),
-            up: tape.up_at_first.is_none(),
+            up: tape.late.is_none(),
             tape,
             options,
             cursor: 0,

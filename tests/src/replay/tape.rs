@@ -16,8 +16,8 @@ pub struct Tape {
     pub owner: Vec<Option<usize>>,
     /// Where the server dies, and the event before which it is back, if ever.
     pub deaths: BTreeMap<usize, Option<usize>>,
-    /// Whether the server is not up yet at the beginning: the event before which it is.
-    pub up_at_first: Option<usize>,
+    /// Where the server is not up yet at the beginning: the event before which it is, if ever.
+    pub late: Option<Option<usize>>,
     /// What routes answer that the server does not have.
     pub no_jobs: Option<Response>,
     pub no_cancel: Option<Response>,
@@ -105,15 +105,8 @@ impl Tape {
     pub fn new(recording: Recording) -> Self {
         let submissions = submissions(&recording);
         let owner = vec![None; recording.events.len()];
-        let mut tape = Self {
-            submissions,
-            owner,
-            deaths: BTreeMap::new(),
-            up_at_first: None,
-            no_jobs: None,
-            no_cancel: None,
-            recording,
-        };
+        let mut tape =
+            Self { submissions, owner, deaths: BTreeMap::new(), late: None, no_jobs: None, no_cancel: None, recording };
         tape.find_owners();
         tape.find_records();
         tape.find_ends();
@@ -391,7 +384,7 @@ impl Tape {
                 What::Note(note) if !down => doomed = doomed || tells_of_death(note),
                 What::Closed { code, .. } if !down && code.is_none_or(|code| code == 1006) => {
                     let by_client = code.is_none();
-                    if (doomed && !by_client) || self.refused_next(event) {
+                    if (!by_client && (doomed || self.is_last_sign(event))) || self.refused_next(event) {
                         self.deaths.insert(event, self.back_after(event));
                         (doomed, down) = (false, true);
                     }
@@ -399,7 +392,7 @@ impl Tape {
                 What::Failure { words, .. } if !down && (doomed || is_refusal(words)) => {
                     let back = self.back_after(event);
                     if self.deaths.is_empty() && !self.answered_before(event) {
-                        self.up_at_first = back;
+                        self.late = Some(back);
                     } else {
                         self.deaths.insert(event, back);
                     }
@@ -418,6 +411,13 @@ impl Tape {
         self.recording.events[..event]
             .iter()
             .any(|event| matches!(event.what, What::Response { .. } | What::Connect { .. }))
+    }
+
+    /// Whether nothing is heard of the server after this event.
+    fn is_last_sign(&self, event: usize) -> bool {
+        !self.recording.events[event + 1..].iter().any(|event| {
+            matches!(event.what, What::Response { .. } | What::Connect { .. } | What::Text { .. } | What::Binary { .. })
+        })
     }
 
     /// Whether the next thing the client tried was refused.
