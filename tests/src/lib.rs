@@ -8,6 +8,7 @@ pub mod numbered;
 pub mod pictures;
 pub mod plain_client;
 pub mod played;
+pub mod recordings;
 pub mod replay;
 pub mod store_conformance;
 pub mod web;

@@ -6,12 +6,14 @@
 use std::time::Duration;
 
 use enginehouse_tests::plain_client::{Answer, Ear, Heard, ask};
+use enginehouse_tests::recordings::{
+    ANOTHER, RECORDED, answered, asked, begun, closed, connect, graph, note, recording, run, said, saved, submitted,
+    succeeded,
+};
 use enginehouse_tests::replay::{Options, Replay};
 use serde_json::{Value, json};
 
-/// Ids as the recording has them, and as the client chooses them.
-const RECORDED: &str = "00000000-0000-4000-8000-000000000001";
-const ANOTHER: &str = "00000000-0000-4000-8000-000000000002";
+/// Ids as the client chooses them.
 const MINE: &str = "c0ffee00-0000-5000-8000-000000000001";
 const MINE_TOO: &str = "c0ffee00-0000-5000-8000-000000000002";
 
@@ -19,83 +21,6 @@ const MINE_TOO: &str = "c0ffee00-0000-5000-8000-000000000002";
 const SOON: Duration = Duration::from_secs(20);
 /// How long nothing may come where nothing must.
 const QUIET: Duration = Duration::from_millis(400);
-
-// Recordings.
-
-fn connect(label: &str, client: &str) -> Value {
-    json!({"dir": "client->server", "ws_connect": {"path": format!("/ws?clientId={client}"), "socket": label}})
-}
-
-fn said(label: &str, kind: &str, data: Value) -> Value {
-    json!({"dir": "server->client", "socket": label, "ws_text": {"type": kind, "data": data}})
-}
-
-fn closed(label: &str, code: Value) -> Value {
-    json!({"dir": "server->client", "socket": label, "ws_closed": {"code": code, "exception": null}})
-}
-
-fn asked(method: &str, path: &str, body: Value) -> Value {
-    match body {
-        Value::Null => json!({"dir": "client->server", "http_request": {"method": method, "path": path}}),
-        body => json!({"dir": "client->server", "http_request": {"method": method, "path": path, "json": body}}),
-    }
-}
-
-fn answered(status: u16, body: Value) -> Value {
-    let response = json!({"status": status, "content_type": "application/json; charset=utf-8", "json": body});
-    json!({"dir": "server->client", "http_response": response})
-}
-
-fn note(text: &str) -> Value {
-    json!({"dir": "note", "note": text})
-}
-
-fn graph(nonce: u32, prefix: &str) -> Value {
-    json!({
-        "a": {"class_type": "SomethingSlow", "inputs": {"nonce": nonce}},
-        "b": {"class_type": "SomethingThatSaves", "inputs": {"images": ["a", 0], "filename_prefix": prefix}},
-    })
-}
-
-fn submitted(id: &str, client: &str, graph: &Value) -> [Value; 2] {
-    let body = json!({"prompt": graph, "prompt_id": id, "client_id": client});
-    [asked("POST", "/prompt", body), answered(200, json!({"prompt_id": id, "number": 7, "node_errors": {}}))]
-}
-
-fn begun(label: &str, id: &str) -> Vec<Value> {
-    vec![
-        said(label, "execution_start", json!({"prompt_id": id, "timestamp": 1})),
-        said(label, "execution_cached", json!({"prompt_id": id, "nodes": [], "timestamp": 1})),
-        said(label, "executing", json!({"prompt_id": id, "node": "a", "display_node": "a"})),
-        said(label, "progress", json!({"prompt_id": id, "node": "a", "value": 1, "max": 4})),
-    ]
-}
-
-fn saved(label: &str, id: &str, file: &str) -> Value {
-    let output = json!({"images": [{"filename": file, "subfolder": "", "type": "output"}]});
-    said(label, "executed", json!({"prompt_id": id, "node": "b", "display_node": "b", "output": output}))
-}
-
-fn succeeded(label: &str, id: &str) -> Vec<Value> {
-    vec![
-        said(label, "execution_success", json!({"prompt_id": id, "timestamp": 2})),
-        said(label, "executing", json!({"prompt_id": id, "node": null})),
-    ]
-}
-
-/// A run from its submission to its end.
-fn run(id: &str, client: &str, graph: &Value, file: &str) -> Vec<Value> {
-    let mut events = submitted(id, client, graph).to_vec();
-    events.extend(begun("ws", id));
-    events.push(saved("ws", id, file));
-    events.extend(succeeded("ws", id));
-    events
-}
-
-fn recording(parts: impl IntoIterator<Item = Vec<Value>>) -> Value {
-    let events: Vec<Value> = parts.into_iter().flatten().collect();
-    json!({"title": "made for a test", "comfyui_version": "0.33.0", "notes": "", "events": events})
-}
 
 async fn play(recording: &Value) -> Replay {
     Replay::start(recording, Options::default()).await.expect("the recording is one")
@@ -166,7 +91,7 @@ async fn a_submission_is_known_by_its_graph_and_the_clients_id_stands_everywhere
     let answer = submit(&replay, MINE, &graph(1, "of/my/own")).await;
     assert_eq!(answer.json(), json!({"prompt_id": MINE, "number": 7, "node_errors": {}}));
     let heard = hear_the_end(&mut ear).await;
-    assert_eq!(heard.len(), 7);
+    assert_eq!(heard.len(), 8);
     assert!(heard.iter().all(|frame| frame["data"]["prompt_id"] == MINE), "{heard:#?}");
     let record = record(&replay, MINE).await;
     assert_eq!(record["prompt"][1], MINE);

@@ -4,10 +4,12 @@
 //! - `case.rs`: one case for each submission that the list names, with what is expected of it.
 //! - `subject.rs`: clients that can be tried: the host's, and one that trusts the socket alone, which must be caught.
 //! - `observe.rs`: a recording is played to a client, and what it concludes is written down.
+//! - `made.rs`: conversations that are not recorded, and could be.
 //! - `compare.rs`: what a client concluded against what is expected; a member that nobody thought of fails its case.
 
 mod case;
 mod compare;
+mod made;
 mod observe;
 mod subject;
 
@@ -62,6 +64,13 @@ async fn the_comfyui_client_concludes_the_same_of_many_prompts_in_one_conversati
     }
     summary.print("comfyui in one conversation", 0);
     assert!(summary.failed.is_empty(), "{} cases failed", summary.failed.len());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn the_comfyui_client_knows_the_traps_that_are_not_recorded() {
+    let summary = run(&made::cases(), &subject::Host).await;
+    summary.print("comfyui, conversations made up", 0);
+    summary.check();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
