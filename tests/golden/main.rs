@@ -14,6 +14,7 @@
 //! - `altered.rs`: whether the comparison would notice.
 //! - `scripted.rs`: whether the edges do what the recordings' description says, also where no recording needs it.
 //! - `tables.rs`: pure functions.
+//! - `comfyui/`: conversations with ComfyUI, played again to the host's client.
 
 // Tests say what they expect by panicking.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -21,6 +22,7 @@
 mod altered;
 mod case;
 mod colours;
+mod comfyui;
 mod compare;
 mod edges;
 mod files;
