@@ -22,8 +22,10 @@ use crate::media::intake::Intake;
 use crate::media::{Media, Tools};
 use crate::net::NetPolicy;
 use crate::plugins::{PluginOptions, Plugins, Services, Snapshot};
+use crate::router::Offers;
 use crate::store::sqlite::{SqliteSettings, SqliteStore};
 use crate::store::{SharedStore, holder};
+use crate::templates::{TemplateOptions, Templates};
 use crate::worker::Worker;
 
 /// How long a worker asks for its place again: whoever looks for a worker ([`House::worker_pid`]) has it for a moment.
@@ -105,6 +107,24 @@ impl House {
         Ok(self.plugins().await?.snapshot().as_ref().clone())
     }
 
+    /// The templates of the folder, in service.
+    pub async fn templates(&self) -> Arc<Templates> {
+        let plugins = &self.config.plugins;
+        Templates::open(TemplateOptions {
+            folder: self.home.comfyui_templates(),
+            kept: self.home.comfyui_templates_kept(),
+            quiet: Duration::from_millis(plugins.quiet_milliseconds),
+            largest: plugins.file_mb.saturating_mul(1 << 20),
+            clock: self.clock.clone(),
+        })
+        .await
+    }
+
+    /// What the folders of the home offer, for the router.
+    pub async fn offers(&self) -> Result<Offers, Stop> {
+        Ok(self.snapshot().await?.offers().with_templates(self.templates().await.offers()))
+    }
+
     pub fn artifacts(&self) -> Result<Artifacts, Stop> {
         Ok(Artifacts::open(&self.home.data(), &self.home.outputs())?)
     }
@@ -152,6 +172,7 @@ impl House {
         Ok(Arc::new(Worker {
             services,
             plugins: self.plugins().await?,
+            templates: self.templates().await,
             config: self.config.clone(),
             holder: holder::this_process(),
             logs: self.home.logs(),

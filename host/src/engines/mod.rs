@@ -6,7 +6,8 @@
 //!
 //! - `lane.rs`: the queue in front of a GPU: order, cancellation, waiting.
 //! - `folder.rs`: the job's folder and its durable result.
-//! - `direct.rs`: a task that is routed straight to an engine becomes a request.
+//! - `direct.rs`: a task that goes straight to Wan2GP becomes a request.
+//! - `comfy_task.rs`: so does a task that brings its own workflow.
 //! - `animatic/`: the engine that needs no GPU and no weights.
 //!
 //! An `Engines` needs a Tokio runtime when a job is submitted. It keeps how each job ended until `cancel_task` forgets the
@@ -29,6 +30,7 @@ use crate::task::{EngineKind, Failure, FileRef, TaskId};
 use crate::templates::DeclaredOutput;
 
 pub mod animatic;
+pub mod comfy_task;
 pub mod direct;
 mod folder;
 mod lane;
