@@ -155,7 +155,7 @@ impl House {
             jobs: self.home.jobs(),
             artifacts: artifacts.clone(),
             clock: self.clock.clone(),
-            comfyui: self.comfyui(),
+            comfyui: self.comfyui(&media),
             wan2gp: self.wan2gp(&media),
             job_limit: Duration::from_secs(self.config.engines.job_limit_seconds),
             cancel_grace: Duration::from_secs(self.config.engines.cancel_grace_seconds),
@@ -193,10 +193,17 @@ impl House {
         }
     }
 
-    fn comfyui(&self) -> Result<Arc<dyn Engine>, String> {
-        Err("this version cannot drive ComfyUI yet, and the animatic stand-in cannot run a workflow; workflows wait for a \
-             version that can"
-            .into())
+    fn comfyui(&self, media: &Media) -> Result<Arc<dyn Engine>, String> {
+        match (&self.config.engines.comfyui.root, self.config.engines.animatic) {
+            (Some(root), _) => Err(format!(
+                "engines.comfyui.root is {root}, but this version cannot drive a ComfyUI checkout yet; remove the setting to \
+                 render with the animatic stand-in"
+            )),
+            (None, true) => Ok(Arc::new(Animatic::for_workflows(media.clone()))),
+            (None, false) => Err("no ComfyUI is configured and the animatic stand-in is switched off \
+                                  (engines.animatic = false); set engines.comfyui.root or engines.animatic = true"
+                .into()),
+        }
     }
 
     /// Takes the place of this home's worker; it is free again when the value is dropped, however the process ends. When
