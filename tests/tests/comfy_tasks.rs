@@ -86,19 +86,19 @@ fn a_task_with_its_own_workflow_leaves_every_output_the_video_first() {
         found.unwrap_or_else(|| panic!("no {part} in {files:?}")).clone()
     };
 
-    assert!(files[0].to_string_lossy().ends_with("film_00001_.mp4"), "{files:?}");
+    assert!(files[0].to_string_lossy().ends_with("film_00001.mp4"), "{files:?}");
     let film = facts(&files[0]);
     assert_eq!(
         (&film["width"], &film["height"], &film["nb_read_frames"], &film["r_frame_rate"]),
         (&json!(96), &json!(64), &json!("9"), &json!("12/1"))
     );
     // The loaded picture has 60x40: one side alone keeps its shape.
-    assert_eq!(size_of(&named("still_00001_.png")), (90, 60));
+    assert_eq!(size_of(&named("still_00001.png")), (90, 60));
     let sound = facts(&named(".flac"));
     assert_eq!((&sound["codec_type"], &sound["duration"]), (&json!("audio"), &json!("1.500000")));
     let webm = facts(&named(".webm"));
     assert_eq!((&webm["nb_read_frames"], &webm["r_frame_rate"]), (&json!("9"), &json!("8/1")));
-    assert_eq!(facts(&named("apng_00001_.png"))["nb_read_frames"], json!("9"));
+    assert_eq!(facts(&named("apng_00001.png"))["nb_read_frames"], json!("9"));
     let webp = std::fs::read(named(".webp")).expect("a file");
     assert_eq!(webp.windows(4).filter(|four| four == b"ANMF").count(), 9, "an animation of nine frames");
     assert!(std::fs::read_to_string(named(".txt")).expect("text").starts_with("animatic: "));
@@ -118,8 +118,7 @@ fn two_runs_of_a_workflow_are_equal_byte_for_byte() {
         let (_, task) = host.submit_and_run("comfy", &json!({ "workflow": workflow }));
         let output = &task["output"];
         let extra = output["extra"].as_array().cloned().unwrap_or_default();
-        let all: Vec<Value> =
-            std::iter::once(output).chain(&extra).map(|file| file["$artifact"].clone()).collect();
+        let all: Vec<Value> = std::iter::once(output).chain(&extra).map(|file| file["sha256"].clone()).collect();
         assert!(all.iter().all(Value::is_string), "{task}");
         all
     };
@@ -137,7 +136,10 @@ fn what_is_wrong_with_a_comfy_task_is_told_before_anything_runs() {
         (json!({"workflow": "{half"}), "workflow_not_json"),
         (json!({"workflow": {"nodes": [], "links": []}}), "bad_workflow"),
         (json!({"workflow": node, "image_url": "a.png", "image_node_id": "7"}), "unknown_node"),
-        (json!({"workflow": {"1": {"class_type": "X"}}, "image_url": "a.png", "image_node_id": "1"}), "node_without_inputs"),
+        (
+            json!({"workflow": {"1": {"class_type": "X"}}, "image_url": "a.png", "image_node_id": "1"}),
+            "node_without_inputs",
+        ),
         (json!({"workflow": {"1": {"class_type": "EmptyImage", "inputs": {}}}}), "no_output"),
     ] {
         let (code, task) = host.submit_and_run("comfy", &params);
@@ -165,7 +167,8 @@ fn the_shipped_templates_serve_their_types_in_a_new_home() {
         assert_eq!(size_of(&outputs(&task)[0]), size, "{params}");
     }
     let (_, film) = host.submit_and_run("t2v", &json!({"prompt": "x", "resolution": "64x48", "video_length": 21}));
-    let params = json!({"video": {"$artifact": film["output"]["$artifact"]}, "fps": 8});
+    let digest = format!("sha256:{}", film["output"]["sha256"].as_str().expect("a digest"));
+    let params = json!({"video": {"$artifact": digest}, "fps": 8});
     let (code, task) = host.submit_and_run("video_resample", &params);
     assert_eq!(code, 0, "{task}");
     let got = facts(&outputs(&task)[0]);
@@ -233,7 +236,7 @@ fn a_template_is_dropped_in_broken_replaced_and_retired_while_the_worker_runs() 
 }
 
 #[test]
-fn a_template_that_names_its_engine_wrongly_or_lacks_the_header_is_explained() {
+fn a_file_that_is_no_template_is_listed_with_what_is_wrong_with_it() {
     let host = Host::new();
     let bare = json!({"1": {"class_type": "SaveImage", "inputs": {}}});
     std::fs::write(template(&host, "bare.json"), bare.to_string()).expect("a file");

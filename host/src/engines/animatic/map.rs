@@ -204,7 +204,7 @@ fn draw_box(picture: &mut RgbImage, node: &Node, done: f32) {
     }
     for input in &node.inputs {
         let lines = (y + height).saturating_sub(at) / kind.line();
-        for line in wrapped(input, letters, lines.min(4) as usize) {
+        for line in wrapped(input, letters, lines.min(8) as usize) {
             write(picture, &kind.coverage(&line), x + pad, at, GREY);
             at += kind.line();
         }
@@ -216,7 +216,7 @@ fn connect(picture: &mut RgbImage, from: Place, to: Place, colour: Rgb<u8>) {
     let (x0, y0) = ((from.x + from.width) as f32, (from.y + from.height / 2) as f32);
     let (x1, y1) = (to.x as f32, (to.y + to.height / 2) as f32);
     let thick = (picture.width().min(picture.height()) / 360).clamp(1, 4);
-    let steps = ((x1 - x0).abs() + (y1 - y0).abs()).ceil().max(1.0) as u32;
+    let steps = ((x1 - x0).abs() + (y1 - y0).abs()).ceil().max(1.0) as u32 * 2;
     for step in 0..=steps {
         let t = step as f32 / steps as f32;
         let (x, y) = (x0 + (x1 - x0) * t, y0 + (y1 - y0) * t * t * (3.0 - 2.0 * t));
