@@ -31,6 +31,16 @@ impl Home {
         self.0.join("templates")
     }
 
+    /// ComfyUI templates: `TYPE.json`.
+    pub fn comfyui_templates(&self) -> PathBuf {
+        self.templates().join("comfyui")
+    }
+
+    /// Copies of the ComfyUI templates in service.
+    pub fn comfyui_templates_kept(&self) -> PathBuf {
+        self.data().join("templates/comfyui")
+    }
+
     /// Files that tasks may name by path.
     pub fn inputs(&self) -> PathBuf {
         self.0.join("inputs")

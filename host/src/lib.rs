@@ -13,8 +13,8 @@
 //! | 4 | media, router, schedule, store, templates |
 //! | 3 | artifacts, config |
 //! | 2 | net, tasklog |
-//! | 1 | task |
-//! | 0 | clock, digest, home, nearest |
+//! | 1 | folders, task |
+//! | 0 | clock, digest, home, nearest, schemas |
 
 // Tests say what they expect by panicking.
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
@@ -26,6 +26,7 @@ pub mod clock;
 pub mod config;
 pub mod digest;
 pub mod engines;
+pub mod folders;
 pub mod home;
 pub mod media;
 pub mod nearest;
@@ -33,6 +34,7 @@ pub mod net;
 pub mod plugins;
 pub mod router;
 pub mod schedule;
+pub mod schemas;
 pub mod store;
 pub mod task;
 pub mod tasklog;

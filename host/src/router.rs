@@ -49,6 +49,13 @@ pub struct RetiredPlugin {
     pub digest: Digest,
 }
 
+impl Offers {
+    /// The same with ComfyUI templates, by task type.
+    pub fn with_templates(&self, comfyui_templates: BTreeMap<String, String>) -> Self {
+        Self { comfyui_templates, ..self.clone() }
+    }
+}
+
 /// Decides.
 pub fn route(task_type: &str, params: &Map<String, Value>, offers: &Offers, config: &RoutingConfig) -> Route {
     let decided = |handler, reason, if_retired| Route { task_type: task_type.to_string(), handler, reason, if_retired };
@@ -167,7 +174,7 @@ fn to_engine(
         (Some(EngineKind::Comfyui), Some(serves), _) => {
             (comfyui(), format!("{serves}; the task names this engine itself (`engine`)."))
         }
-        (Some(EngineKind::Comfyui), None, _) if params.get("workflow").is_some_and(Value::is_object) => (
+        (Some(EngineKind::Comfyui), None, _) if params.get("workflow").is_some_and(may_be_workflow) => (
             comfyui(),
             format!(
                 "ComfyUI serves `{task_type}`: the task names this engine (`engine`) and brings its own `workflow`."
@@ -241,6 +248,11 @@ fn by_default(task_type: &str, offers: &Offers) -> String {
             format!("Wan2GP serves `{task_type}` by default: unknown type{hint}{end}")
         }
     }
+}
+
+/// A workflow is an object, or the JSON text of one.
+fn may_be_workflow(value: &Value) -> bool {
+    value.is_object() || value.as_str().is_some_and(|text| text.trim_start().starts_with('{'))
 }
 
 fn described(plugin: &OfferedPlugin) -> String {

@@ -103,6 +103,13 @@ impl FromStr for Status {
     }
 }
 
+/// Whether a task type may be called so: a file name, a column and a key of the settings may be made of it.
+pub fn is_type_name(name: &str) -> bool {
+    name.len() <= 100
+        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
+}
+
 /// What kind of failure it is. Closed: what is finer goes into [`Failure::code`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -21,10 +21,11 @@ use crate::clock::Stopwatch;
 use crate::config::{Config, Mode};
 use crate::engines;
 use crate::plugins::{Plugins, Run, Services};
-use crate::router;
+use crate::router::{self, Offers};
 use crate::store::{AfterFailure, Claim, ClaimRequest, StoreError, TaskFilter, TypeFilter};
-use crate::task::{EngineKind, Failure, FailureClass, Handler, Holder, Outcome, Output, Route, Status, Task, TaskId};
+use crate::task::{EngineKind, Failure, Handler, Holder, Outcome, Output, Route, Status, Task, TaskId};
 use crate::tasklog::{self, TaskLog};
+use crate::templates::Templates;
 
 mod claims;
 mod direct;
@@ -48,6 +49,7 @@ const STORE_PAUSE: Duration = Duration::from_secs(1);
 pub struct Worker {
     pub services: Services,
     pub plugins: Arc<Plugins>,
+    pub templates: Arc<Templates>,
     pub config: Arc<Config>,
     pub holder: Holder,
     /// Folder of the task logs.
@@ -229,7 +231,7 @@ impl State {
 impl Worker {
     /// Task types that ComfyUI serves where no plugin does.
     fn comfyui_types(&self) -> BTreeSet<String> {
-        let offers = self.plugins.offers();
+        let offers = self.offers();
         self.config.routing.comfy_task_types.iter().chain(offers.comfyui_templates.keys()).cloned().collect()
     }
 
@@ -239,8 +241,13 @@ impl Worker {
         let hybrid = self.config.routing.mode == Mode::Hybrid;
         match &task.route {
             Some(route) if claim.resumed && hybrid && matches!(route.handler, Handler::Plugin { .. }) => route.clone(),
-            _ => router::route(&task.task_type, &task.params, &self.plugins.offers(), &self.config.routing),
+            _ => router::route(&task.task_type, &task.params, &self.offers(), &self.config.routing),
         }
+    }
+
+    /// What the folders of the home offer now.
+    fn offers(&self) -> Offers {
+        self.plugins.offers().with_templates(self.templates.offers())
     }
 
     /// Removes bytes of plugins that are neither in service nor needed by a task in progress.

@@ -25,8 +25,10 @@ use crate::media::intake::Intake;
 use crate::media::{Media, Tools};
 use crate::net::NetPolicy;
 use crate::plugins::{PluginOptions, Plugins, Services, Snapshot};
+use crate::router::Offers;
 use crate::store::sqlite::{SqliteSettings, SqliteStore};
 use crate::store::{SharedStore, holder};
+use crate::templates::{TemplateOptions, Templates};
 use crate::worker::Worker;
 
 /// How long a worker asks for its place again: whoever looks for a worker ([`House::worker_pid`]) has it for a moment.
@@ -108,6 +110,24 @@ impl House {
         Ok(self.plugins().await?.snapshot().as_ref().clone())
     }
 
+    /// The templates of the folder, in service.
+    pub async fn templates(&self) -> Arc<Templates> {
+        let plugins = &self.config.plugins;
+        Templates::open(TemplateOptions {
+            folder: self.home.comfyui_templates(),
+            kept: self.home.comfyui_templates_kept(),
+            quiet: Duration::from_millis(plugins.quiet_milliseconds),
+            largest: plugins.file_mb.saturating_mul(1 << 20),
+            clock: self.clock.clone(),
+        })
+        .await
+    }
+
+    /// What the folders of the home offer, for the router.
+    pub async fn offers(&self) -> Result<Offers, Stop> {
+        Ok(self.snapshot().await?.offers().with_templates(self.templates().await.offers()))
+    }
+
     pub fn artifacts(&self) -> Result<Artifacts, Stop> {
         Ok(Artifacts::open(&self.home.data(), &self.home.outputs())?)
     }
@@ -138,7 +158,7 @@ impl House {
             jobs: self.home.jobs(),
             artifacts: artifacts.clone(),
             clock: self.clock.clone(),
-            comfyui: self.comfyui(),
+            comfyui: self.comfyui(&media),
             wan2gp: self.wan2gp(&media),
             job_limit: Duration::from_secs(self.config.engines.job_limit_seconds),
             cancel_grace: Duration::from_secs(self.config.engines.cancel_grace_seconds),
@@ -155,6 +175,7 @@ impl House {
         Ok(Arc::new(Worker {
             services,
             plugins: self.plugins().await?,
+            templates: self.templates().await,
             config: self.config.clone(),
             holder: holder::this_process(),
             logs: self.home.logs(),
@@ -175,7 +196,7 @@ impl House {
         }
     }
 
-    fn comfyui(&self) -> Result<Arc<dyn Engine>, String> {
+    fn comfyui(&self, media: &Media) -> Result<Arc<dyn Engine>, String> {
         let c = &self.config.engines.comfyui;
         let seconds = Duration::from_secs;
         let times = Times {
@@ -210,8 +231,12 @@ impl House {
             let address = Address { url, headers: headers.collect::<Result<_, _>>()? };
             return Ok(Arc::new(ComfyUi::elsewhere(address, times, self.clock.clone(), deaths)));
         }
-        Err("no ComfyUI is configured; set engines.comfyui.root to the folder of a checkout, or engines.comfyui.url to the \
-             address of a server"
+        if self.config.engines.animatic {
+            return Ok(Arc::new(Animatic::for_workflows(media.clone())));
+        }
+        Err("no ComfyUI is configured and the animatic stand-in is switched off (engines.animatic = false); set \
+             engines.comfyui.root to the folder of a checkout, engines.comfyui.url to the address of a server, or \
+             engines.animatic = true"
             .into())
     }
 

@@ -10,6 +10,7 @@ use crate::cli::Global;
 use crate::cli::exit::{Done, Stop};
 use crate::config;
 use crate::home::Home;
+use crate::templates::shipped;
 
 #[derive(clap::Args)]
 pub struct Args {
@@ -28,11 +29,12 @@ pub fn run(global: &Global, args: &Args) -> Done {
     } else {
         eprintln!("made a home in {}", home.folder().display());
         eprintln!("next: put plugins (*.wasm) into {} and start `enginehouse run`", home.plugins().display());
+        eprintln!("templates of ComfyUI workflows stand in {}", home.comfyui_templates().display());
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// Makes the folders and the settings file.
+/// Makes the folders, the shipped templates and the settings file.
 pub fn make(home: &Home, force: bool) -> Result<(), Stop> {
     if home.config().exists() && !force {
         return Err(anyhow::anyhow!(
@@ -41,16 +43,17 @@ pub fn make(home: &Home, force: bool) -> Result<(), Stop> {
         )
         .into());
     }
-    let templates = home.templates();
-    for folder in [
-        home.plugins(),
-        templates.join("comfyui"),
-        templates.join("wan2gp"),
-        home.inputs(),
-        home.outputs(),
-        home.data(),
-    ] {
+    let templates = home.comfyui_templates();
+    // In a home that was made before, what is missing was deleted.
+    let first = !templates.exists();
+    for folder in
+        [home.plugins(), templates.clone(), home.templates().join("wan2gp"), home.inputs(), home.outputs(), home.data()]
+    {
         std::fs::create_dir_all(&folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    }
+    for (name, text) in shipped::FILES.iter().filter(|_| first) {
+        let path = templates.join(name);
+        std::fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
     }
     std::fs::write(home.config(), config::commented_toml())
         .with_context(|| format!("cannot write {}", home.config().display()))?;

@@ -24,6 +24,7 @@ mod route;
 mod run;
 mod submit;
 mod tasks;
+mod templates;
 mod view;
 mod watch;
 
@@ -72,6 +73,9 @@ enum Command {
     /// Build plugins and see which are in service
     #[command(subcommand)]
     Plugin(plugin::Command),
+    /// See which templates are in service
+    #[command(subcommand)]
+    Templates(templates::Command),
     /// Show the settings in force
     Config(config::Args),
     /// Measure this machine
@@ -108,6 +112,7 @@ pub fn main() -> ExitCode {
             Command::Tasks(command) => tasks::run(&global, command).await,
             Command::Route(args) => route::run(&global, &args).await,
             Command::Plugin(command) => plugin::run(&global, command).await,
+            Command::Templates(command) => templates::run(&global, command).await,
             Command::Config(args) => config::run(&global, &args),
             Command::Bench(command) => bench::run(&global, command).await,
             Command::Engines(command) => engines::run(&global, command).await,

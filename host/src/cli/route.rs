@@ -28,7 +28,7 @@ pub struct Args {
 
 pub async fn run(global: &Global, args: &Args) -> Done {
     let house = House::open(global)?;
-    let offers = house.snapshot().await?.offers();
+    let offers = house.offers().await?;
     let decide =
         |task_type: &str, params: &Map<String, Value>| router::route(task_type, params, &offers, &house.config.routing);
     if let Some(task_type) = &args.task_type {
@@ -45,7 +45,8 @@ pub async fn run(global: &Global, args: &Args) -> Done {
         return Ok(ExitCode::SUCCESS);
     }
     let mut types: Vec<String> = router::known_types().iter().map(|known| known.name.to_string()).collect();
-    for extra in offers.plugins.keys().chain(&house.config.routing.comfy_task_types) {
+    let offered = offers.plugins.keys().chain(offers.comfyui_templates.keys());
+    for extra in offered.chain(&house.config.routing.comfy_task_types) {
         if !types.contains(extra) {
             types.push(extra.clone());
         }

@@ -41,6 +41,7 @@ pub async fn run(global: &Global, args: &Args) -> Done {
     tracing::info!(
         home = %house.home.folder().display(),
         plugins = worker.plugins.snapshot().serving.len(),
+        templates = worker.templates.listing().serving.len(),
         mode = ?house.config.routing.mode,
         "working; stop with Ctrl-C"
     );
@@ -49,14 +50,16 @@ pub async fn run(global: &Global, args: &Args) -> Done {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Runs a worker and follows its plugins folder meanwhile.
+/// Runs a worker and follows its folders of plugins and templates meanwhile.
 pub async fn work(worker: Arc<Worker>, stop: Stop) -> Summary {
     let watching = CancellationToken::new();
     let watcher = tokio::spawn(worker.plugins.clone().watch(watching.clone()));
+    let other = tokio::spawn(worker.templates.clone().watch(watching.clone()));
     let summary = worker::run(worker, stop).await;
     watching.cancel();
     // Nothing of a watcher's end matters to the summary.
     watcher.await.ok();
+    other.await.ok();
     summary
 }
 

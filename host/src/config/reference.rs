@@ -272,7 +272,7 @@ pub static SETTINGS: &[Setting] = &[
         0,
         "milliseconds",
         "300",
-        "A file in the plugins folder is read once it has not changed for so long.",
+        "A file in the folders of plugins and templates is read once it has not changed for so long.",
     ),
     whole(
         "plugins.file_mb",

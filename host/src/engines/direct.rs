@@ -1,6 +1,6 @@
-//! A task that no handler serves becomes a request to an engine.
+//! A task that goes straight to Wan2GP becomes a request.
 //!
-//! For Wan2GP, what a task type means is data: [`TYPES`] gives its model and what is filled in, [`WHITELIST`] the params
+//! What a task type means is data: [`TYPES`] gives its model and what is filled in, [`WHITELIST`] the params
 //! that reach the engine. Steps, in order: prompt, model, whitelist, `orchestrator_details`, alias, what the type fills
 //! in, input pictures, defaults.
 //!
@@ -12,8 +12,8 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{Request, WorkflowTerms};
-use crate::task::{Failure, Handler, Route, Task};
+use super::Request;
+use crate::task::{Failure, Task};
 
 /// A task type that Wan2GP serves directly.
 struct DirectType {
@@ -272,38 +272,11 @@ const WHITELIST: &[&str] = &[
     "denoising_strength",
 ];
 
-/// The request of a task that is routed straight to an engine.
+/// The request of a task that is routed straight to Wan2GP.
 ///
 /// Codes: `prompt_required` (the caller knows more about why there is none and says it better), `image_required`,
-/// `image_and_mask_required`, `workflow_required`.
-pub fn request(route: &Route, task: &Task) -> Result<Request, Failure> {
-    match &route.handler {
-        Handler::Wan2gp { .. } => generation(task),
-        Handler::Comfyui { .. } => workflow(task),
-        Handler::Plugin { .. } | Handler::Refused => Err(Failure::internal(
-            "not_direct",
-            format!("A task of type {} is routed to no engine: {}", task.task_type, route.reason),
-        )),
-    }
-}
-
-fn workflow(task: &Task) -> Result<Request, Failure> {
-    match task.params.get("workflow") {
-        Some(Value::Object(workflow)) if !workflow.is_empty() => {
-            Ok(Request::Workflow { workflow: workflow.clone(), terms: WorkflowTerms::default() })
-        }
-        _ => Err(Failure::invalid(
-            "workflow_required",
-            format!(
-                "A task of type {} goes to ComfyUI, which needs a workflow in API format (a JSON object) as the param \
-                 `workflow`. Export one with ComfyUI's \"Export (API)\".",
-                task.task_type
-            ),
-        )),
-    }
-}
-
-fn generation(task: &Task) -> Result<Request, Failure> {
+/// `image_and_mask_required`.
+pub fn generation(task: &Task) -> Result<Request, Failure> {
     let params = &task.params;
     let direct = TYPES.iter().find(|direct| direct.name == task.task_type);
     let prompt = match params.get("prompt").and_then(Value::as_str).filter(|prompt| !prompt.is_empty()) {
@@ -461,21 +434,16 @@ fn is_empty(value: &Value) -> bool {
 mod tests {
     use super::*;
 
-    fn route(handler: Handler) -> Route {
-        Route { task_type: String::new(), handler, reason: "because".into(), if_retired: None }
-    }
-
-    fn convert(task_type: &str, params: Value, handler: Handler) -> Result<Request, Failure> {
+    fn convert(task_type: &str, params: Value) -> Result<Request, Failure> {
         let task = json!({
             "id": "00000000-0000-0000-0000-000000000000", "task_type": task_type, "params": params, "status": "Queued",
             "created_at": "2025-01-01T00:00:00Z",
         });
-        request(&route(handler), &serde_json::from_value(task).unwrap())
+        generation(&serde_json::from_value(task).unwrap())
     }
 
-    /// The settings of a task on Wan2GP.
     fn settings(task_type: &str, params: Value) -> Map<String, Value> {
-        match convert(task_type, params, Handler::Wan2gp { name: None }).unwrap() {
+        match convert(task_type, params).unwrap() {
             Request::Generation { settings, .. } => settings,
             Request::Workflow { .. } => panic!("no workflow was asked for"),
         }
@@ -499,7 +467,7 @@ mod tests {
     #[test]
     fn a_prompt_is_required_where_a_picture_cannot_stand_for_it() {
         for params in [json!({}), json!({"prompt": ""}), json!({"orchestrator_details": {"prompt": "a"}})] {
-            let failure = convert("t2v", params.clone(), Handler::Wan2gp { name: None }).unwrap_err();
+            let failure = convert("t2v", params.clone()).unwrap_err();
             assert_eq!(failure.code, "prompt_required", "{params}");
         }
         assert_eq!(settings("t2v", json!({"prompt": " "}))["prompt"], " ");
@@ -543,7 +511,7 @@ mod tests {
             ("image_inpaint", json!({"image": "a.png"}), "image_and_mask_required"),
             ("annotated_image_edit", json!({"prompt": "a", "mask_url": "b.png"}), "image_and_mask_required"),
         ] {
-            let failure = convert(task_type, params, Handler::Wan2gp { name: None }).unwrap_err();
+            let failure = convert(task_type, params).unwrap_err();
             assert_eq!(failure.code, code, "{task_type}");
         }
     }
@@ -557,21 +525,6 @@ mod tests {
         let strength = |params| settings("z_image_turbo_i2i", params)["denoising_strength"].clone();
         assert_eq!(strength(json!({"image": "a.png", "strength": 0.4})), 0.4);
         assert_eq!(strength(json!({"image": "a.png"})), 0.7);
-    }
-
-    #[test]
-    fn comfyui_needs_a_workflow() {
-        let comfyui = || Handler::Comfyui { name: None };
-        let workflow = json!({"1": {"class_type": "SaveImage", "inputs": {}}});
-        let got = convert("comfy", json!({"workflow": workflow}), comfyui()).unwrap();
-        assert_eq!(
-            got,
-            Request::Workflow { workflow: workflow.as_object().unwrap().clone(), terms: WorkflowTerms::default() }
-        );
-        for params in [json!({}), json!({"workflow": "{}"}), json!({"workflow": {}})] {
-            assert_eq!(convert("comfy", params, comfyui()).unwrap_err().code, "workflow_required");
-        }
-        assert_eq!(convert("t2v", json!({}), Handler::Refused).unwrap_err().code, "not_direct");
     }
 
     #[test]

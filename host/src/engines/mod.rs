@@ -7,7 +7,8 @@
 //! - `lane.rs`: the queue in front of a GPU: order, cancellation, waiting.
 //! - `folder.rs`: the job's folder and its durable result.
 //! - `suspended.rs`: engines that take no jobs for a while; `fatal.rs`: failures that tell of a broken machine.
-//! - `direct.rs`: a task that is routed straight to an engine becomes a request.
+//! - `direct.rs`: a task that goes straight to Wan2GP becomes a request.
+//! - `comfy_task.rs`: so does a task that brings its own workflow.
 //! - `comfyui/`: ComfyUI, started by the host or by an operator.
 //! - `animatic/`: the engine that needs no GPU and no weights.
 //! - `supervisor/`: the child processes that engines run in.
@@ -32,6 +33,7 @@ use crate::task::{EngineKind, Failure, FileRef, TaskId};
 use crate::templates::DeclaredOutput;
 
 pub mod animatic;
+pub mod comfy_task;
 pub mod comfyui;
 pub mod direct;
 mod fatal;

@@ -352,6 +352,9 @@ pub struct VideoSpec {
 
 /// Encodes frames into an mp4 (H.264; yuv420p, or yuv444p where a side is odd). Equal frames give equal files.
 ///
+/// A path that ends in `.mkv` gives the same in Matroska; `.webm` gives VP9. `.webp` and `.png` give animated pictures, from RGB
+/// frames alone; quality and losslessness are then those of the format.
+///
 /// The file appears under its name when it is complete, never before.
 pub struct FrameWriter {
     run: Run,
@@ -374,7 +377,7 @@ impl FrameWriter {
         let mut part = path.as_os_str().to_owned();
         part.push(".part");
         let part = PathBuf::from(part);
-        let mut run = Run::start(media, Program::Ffmpeg, encode(&part, &spec)?, true)?;
+        let mut run = Run::start(media, Program::Ffmpeg, encode(path, &part, &spec)?, true)?;
         let stdin = run.stdin()?;
         Ok(Self { run, stdin, part, path: path.to_path_buf(), spec, taken: 0 })
     }
@@ -422,7 +425,7 @@ pub(super) fn cannot_write(why: &str) -> Failure {
 }
 
 /// ffmpeg's arguments for writing.
-fn encode(part: &Path, spec: &VideoSpec) -> Result<Vec<OsString>, Failure> {
+fn encode(path: &Path, part: &Path, spec: &VideoSpec) -> Result<Vec<OsString>, Failure> {
     let VideoSpec { width, height, fps, format, crf, lossless } = *spec;
     let size = format!("{width}x{height}");
     let rate = rate(fps)?;
@@ -434,6 +437,15 @@ fn encode(part: &Path, spec: &VideoSpec) -> Result<Vec<OsString>, Failure> {
     }
     args.extend(["-i", "pipe:0", "-fps_mode", "passthrough", "-bitexact"].map(Into::into));
     let keep_rgb = lossless && format == PixelFormat::Rgb24;
+    let extension = path.extension().and_then(|e| e.to_str()).unwrap_or_default();
+    if let Some(other) = other_codec(extension, format) {
+        args.extend(other.into_iter().map(Into::into));
+        if extension == "webm" {
+            let stored = PixelFormat::planar(width, height);
+            args.extend(["-vf".into(), format!("scale={}", stored.convert()), "-pix_fmt".into(), stored.name().into()]);
+        }
+        return Ok(with_output(args, part));
+    }
     if keep_rgb {
         args.extend(["-c:v", "libx264rgb"].map(Into::into));
     } else {
@@ -448,10 +460,38 @@ fn encode(part: &Path, spec: &VideoSpec) -> Result<Vec<OsString>, Failure> {
     let quality = if lossless { "0".to_string() } else { crf.min(51).to_string() };
     args.extend([if lossless { "-qp" } else { "-crf" }.into(), quality]);
     args.extend(["-preset", "medium", "-threads", ENCODER_THREADS].map(Into::into));
-    args.extend(["-movflags", "+faststart", "-f", "mp4"].map(Into::into));
+    let container: &[&str] = match extension {
+        "mkv" => &["-f", "matroska"],
+        _ => &["-movflags", "+faststart", "-f", "mp4"],
+    };
+    args.extend(container.iter().map(|argument| (*argument).into()));
+    Ok(with_output(args, part))
+}
+
+/// What is not H.264, by the extension of the file.
+fn other_codec(extension: &str, format: PixelFormat) -> Option<Vec<&'static str>> {
+    match (extension, format) {
+        ("webm", _) => Some(
+            // One thread: what several write depends on their number.
+            ["-c:v", "libvpx-vp9", "-crf", "32", "-b:v", "0", "-deadline", "realtime", "-cpu-used", "8"]
+                .into_iter()
+                .chain(["-threads", "1", "-f", "webm"])
+                .collect(),
+        ),
+        ("webp", PixelFormat::Rgb24) => {
+            Some(["-c:v", "libwebp_anim", "-quality", "80", "-loop", "0", "-f", "webp"].to_vec())
+        }
+        ("png", PixelFormat::Rgb24) => {
+            Some(["-c:v", "apng", "-pix_fmt", "rgb24", "-plays", "0", "-f", "apng"].to_vec())
+        }
+        _ => None,
+    }
+}
+
+fn with_output(args: Vec<String>, part: &Path) -> Vec<OsString> {
     let mut args: Vec<OsString> = args.into_iter().map(Into::into).collect();
     let mut url = OsString::from("file:");
     url.push(part);
     args.push(url);
-    Ok(args)
+    args
 }

@@ -17,6 +17,7 @@
 //! - `pixels.rs`: adjusting, blending, sharpening.
 //! - `layers/`: pictures, videos, shapes and text over the frames of a timeline.
 //! - `render.rs`: a timeline becomes one file.
+//! - `tone.rs`: a quiet tone.
 //! - `bare.rs`: the measure of the render bench: one ffmpeg command.
 //! - `intake.rs`: files of users become artifacts: pictures upright, broken files refused.
 
@@ -47,6 +48,7 @@ mod step;
 mod streams;
 mod timeline;
 mod timing;
+mod tone;
 mod webp;
 mod whole;
 mod words;
@@ -173,6 +175,15 @@ impl Media {
     pub async fn frame_png(&self, path: &Path, frame: u64) -> Result<Vec<u8>, Failure> {
         let _room = self.looks.acquire().await;
         render::frame_png(self, path, frame).await
+    }
+
+    /// Writes a quiet tone of so many seconds (above 0); the format follows the extension: flac, mp3, opus, ogg, wav, m4a.
+    pub async fn tone(&self, path: &Path, seconds: f64) -> Result<(), Failure> {
+        if !seconds.is_finite() || seconds <= 0.0 {
+            return Err(Failure::internal("media_failed", format!("a tone cannot have {seconds} s")));
+        }
+        let _room = self.renders.acquire().await;
+        tone::write(self, path, seconds).await
     }
 
     /// Code `media_too_large` when so many bytes of decoded frames are too many for the disk.

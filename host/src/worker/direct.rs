@@ -1,14 +1,16 @@
 //! A task without a plugin: its files become artifacts, its params a request, and one engine job serves it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use crate::engines::{self, JobKey, JobResult, NewJob, Report};
+use crate::engines::{self, JobKey, JobResult, NewJob, Report, Request, WorkflowTerms, comfy_task};
 use crate::router;
 use crate::store::progress::ProgressWriter;
-use crate::task::{EngineKind, Failure, FailureClass, Output, Route, Task};
+use crate::task::{EngineKind, Failure, FailureClass, Handler, Output, Route, Task};
 use crate::tasklog::TaskLog;
+use crate::templates::Filled;
 use crate::worker::Worker;
 use crate::worker::claims::Held;
 
@@ -51,12 +53,15 @@ async fn submit(
     held: &Held,
     key: JobKey,
 ) -> Result<EngineKind, Failure> {
-    let mut task = task.clone();
-    // Checked before any file is fetched: what is wrong with the params shows at once.
-    engines::direct::request(route, &task).map_err(|failure| explain(worker, route, failure))?;
-    resolve_files(worker, &mut task).await?;
-    let request = engines::direct::request(route, &task).map_err(|failure| explain(worker, route, failure))?;
-
+    let request = match &route.handler {
+        Handler::Wan2gp { .. } => generation(worker, task, route).await?,
+        Handler::Comfyui { name: Some(file) } => from_template(worker, task, file).await?,
+        Handler::Comfyui { name: None } => own_workflow(worker, task).await?,
+        Handler::Plugin { .. } | Handler::Refused => {
+            let message = format!("A task of type {} is routed to no engine: {}", task.task_type, route.reason);
+            return Err(Failure::internal("not_direct", message));
+        }
+    };
     let engines = &worker.services.engines;
     let engine = request.engine();
     let job = NewJob {
@@ -65,7 +70,7 @@ async fn submit(
         label: None,
         priority: task.priority,
         created_at: task.created_at,
-        report: reporter(worker, &task, log, held),
+        report: reporter(worker, task, log, held),
         log: Arc::new({
             let log = log.clone();
             move |level, line| log.write("engine", level, line)
@@ -90,30 +95,71 @@ fn quarantined(failure: Failure) -> Failure {
     }
 }
 
-/// A prompt that is missing because a handler was retired is a story of its own.
-fn explain(worker: &Worker, route: &Route, failure: Failure) -> Failure {
-    if failure.code == "prompt_required" { router::prompt_required(route, &worker.plugins.offers()) } else { failure }
-}
-
-/// Text under a key that names files becomes `{"$artifact": …}`.
-async fn resolve_files(worker: &Worker, task: &mut Task) -> Result<(), Failure> {
+/// A request to Wan2GP. What is wrong with the params shows before any file is fetched.
+async fn generation(worker: &Worker, task: &Task, route: &Route) -> Result<Request, Failure> {
+    // A prompt that is missing because a handler was retired is a story of its own.
+    let explained = |failure: Failure| {
+        if failure.code == "prompt_required" { router::prompt_required(route, &worker.offers()) } else { failure }
+    };
+    let mut task = task.clone();
+    engines::direct::generation(&task).map_err(explained)?;
     for key in engines::direct::FILE_KEYS {
         match task.params.get_mut(*key) {
-            Some(Value::String(source)) if !source.is_empty() => {
-                let file = worker.services.intake.resolve(source).await?;
-                task.params.insert((*key).to_string(), json!(file));
-            }
+            Some(value @ Value::String(_)) => resolve(worker, value).await?,
             Some(Value::Array(list)) => {
-                for entry in list {
-                    if let Value::String(source) = entry {
-                        *entry = json!(worker.services.intake.resolve(source).await?);
-                    }
+                for entry in list.iter_mut().filter(|entry| entry.is_string()) {
+                    resolve(worker, entry).await?;
                 }
             }
             _ => {}
         }
     }
+    engines::direct::generation(&task).map_err(explained)
+}
+
+/// A template filled with the task's params.
+async fn from_template(worker: &Worker, task: &Task, file: &str) -> Result<Request, Failure> {
+    let Some(template) = worker.templates.get(file) else {
+        let message = format!("The template {file} was deleted just when a task of its type was taken up.");
+        return Err(Failure::unavailable("template_gone", message).retryable());
+    };
+    let mut params = template.complete(&task.params)?;
+    for pointer in template.files() {
+        if let Some(value) = params.pointer_mut(pointer) {
+            resolve(worker, value).await.map_err(|failure| about(&format!("`{pointer}`"), failure))?;
+        }
+    }
+    let Filled { workflow, sources, outputs } = template.fill(&params)?;
+    Ok(Request::Workflow { workflow, terms: WorkflowTerms { sources, outputs, ..WorkflowTerms::default() } })
+}
+
+/// The workflow that the task brings along.
+async fn own_workflow(worker: &Worker, task: &Task) -> Result<Request, Failure> {
+    let wanted = comfy_task::read(&Value::Object(task.params.clone()))?;
+    let mut files = BTreeMap::new();
+    for source in wanted.sources() {
+        files.insert(source.to_string(), worker.services.intake.resolve(source).await?);
+    }
+    wanted.into_request(&files)
+}
+
+/// Text that names a file, or an artifact that is known by its digest alone, becomes a file with its name.
+async fn resolve(worker: &Worker, value: &mut Value) -> Result<(), Failure> {
+    let source = match &*value {
+        Value::String(source) if !source.is_empty() => source.clone(),
+        Value::Object(file) if !file.contains_key("name") => match file.get("$artifact").and_then(Value::as_str) {
+            Some(digest) => digest.to_string(),
+            None => return Ok(()),
+        },
+        _ => return Ok(()),
+    };
+    *value = json!(worker.services.intake.resolve(&source).await?);
     Ok(())
+}
+
+fn about(param: &str, mut failure: Failure) -> Failure {
+    failure.message = format!("The file of the param {param} cannot be used: {}", failure.message);
+    failure
 }
 
 /// What the job does becomes the task's progress, and each new sentence a line of its log.

@@ -33,7 +33,7 @@ pub async fn explain(house: &House, store: &SharedStore, id: TaskId) -> Result<S
     let route = match &task.route {
         Some(route) if task.status != Status::Queued => route.clone(),
         _ => {
-            let offers = house.snapshot().await?.offers();
+            let offers = house.offers().await?;
             router::route(&task.task_type, &task.params, &offers, &house.config.routing)
         }
     };

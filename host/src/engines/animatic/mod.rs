@@ -1,6 +1,12 @@
-//! The stand-in for Wan2GP that needs no GPU and no weights: it renders every request as a real video or picture of the
-//! size, length and rate that was asked for, so that whole pipelines can be built, tested and shown on any machine.
+//! The stand-in for both engines that needs no GPU and no weights: it renders every request as real files of the size, length
+//! and rate that was asked for, so that whole pipelines can be built, tested and shown on any machine.
 //!
+//! For ComfyUI, every output of a workflow, with the graph as picture:
+//! - `workflow.rs`: from the workflow to its files.
+//! - `outputs.rs`: which files, of what size and length.
+//! - `map.rs`: the graph as a picture.
+//!
+//! For Wan2GP:
 //! - `plan.rs`: the settings, read and checked.
 //! - `models.rs`: what a model's name tells.
 //! - `clips.rs`: the request's files, frame by frame.
@@ -10,7 +16,7 @@
 //! It is honest: every frame carries the word *animatic*, kept frames too. And it is the same every time: nothing that
 //! differs between runs — no id, no time, no path — enters a frame, so equal requests give equal files.
 //!
-//! What it keeps of the real engine's behaviour:
+//! What it keeps of Wan2GP's behaviour:
 //! - Where the mask is black, the guide's frame comes out; where it is white, something new.
 //! - With a `video_source` of p frames, the result is those frames and `video_length` - `sliding_window_overlap` (4 if not
 //!   given) new ones.
@@ -21,6 +27,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use image::{ImageFormat, RgbImage};
+use serde_json::{Map, Value};
 use tokio::task::spawn_blocking;
 
 use crate::engines::{Engine, Job, ModelInfo, Produced, Report, Request};
@@ -29,10 +36,13 @@ use crate::media::frames::{Frame, FrameWriter, PixelFormat, VideoSpec};
 use crate::task::{EngineKind, Failure};
 
 mod clips;
+mod map;
 mod models;
+mod outputs;
 mod plan;
 mod scene;
 mod text;
+mod workflow;
 
 use clips::{Ahead, Clip, Files};
 use plan::{Input, Plan, Rate, Shape};
@@ -44,18 +54,36 @@ const CRF: u32 = 18;
 /// The stand-in.
 pub struct Animatic {
     media: Media,
+    /// The engine that it stands for.
+    serves: EngineKind,
 }
 
 impl Animatic {
+    /// In the place of Wan2GP.
     pub fn new(media: Media) -> Self {
-        Self { media }
+        Self { media, serves: EngineKind::Wan2gp }
+    }
+
+    /// In the place of ComfyUI.
+    pub fn for_workflows(media: Media) -> Self {
+        Self { media, serves: EngineKind::Comfyui }
+    }
+
+    async fn generate(&self, settings: &Map<String, Value>, job: &Job<'_>) -> Result<Vec<Produced>, Failure> {
+        let mut plan = Plan::read(settings)?;
+        plan.label = plan.label.or(job.label.map(String::from));
+        let files = Files { media: &self.media, artifacts: job.artifacts, width: plan.width, height: plan.height };
+        match plan.shape {
+            Shape::Pictures { count } => pictures(&files, plan.clone(), count, job).await,
+            Shape::Video { frames } => video(&files, plan.clone(), frames, job).await,
+        }
     }
 }
 
 #[async_trait]
 impl Engine for Animatic {
     fn kind(&self) -> EngineKind {
-        EngineKind::Wan2gp
+        self.serves
     }
 
     fn title(&self) -> String {
@@ -63,16 +91,15 @@ impl Engine for Animatic {
     }
 
     async fn run(&self, job: Job<'_>) -> Result<Vec<Produced>, Failure> {
-        let Request::Generation { settings, .. } = job.request else {
-            return Err(Failure::internal("wrong_engine", "The animatic engine was given a ComfyUI workflow."));
-        };
-        let mut plan = Plan::read(settings)?;
-        plan.label = plan.label.or(job.label.map(String::from));
-        let files = Files { media: &self.media, artifacts: job.artifacts, width: plan.width, height: plan.height };
+        if job.request.engine() != self.serves {
+            let asked = job.request.engine();
+            let message = format!("The animatic engine stands for {} and was given a job for {asked}.", self.serves);
+            return Err(Failure::internal("wrong_engine", message));
+        }
         let work = async {
-            match plan.shape {
-                Shape::Pictures { count } => pictures(&files, plan.clone(), count, &job).await,
-                Shape::Video { frames } => video(&files, plan.clone(), frames, &job).await,
+            match job.request {
+                Request::Generation { settings, .. } => self.generate(settings, &job).await,
+                Request::Workflow { workflow, terms } => workflow::run(&self.media, workflow, terms, &job).await,
             }
         };
         // Dropping the rendering ends its ffmpeg processes.

@@ -30,6 +30,7 @@ use crate::engines::{
     Engine, EngineKind, Job, JobKey, ModelInfo, Produced, Request, SUSPENDED, Suspension, WorkflowTerms,
 };
 use crate::task::{Failure, FailureClass};
+use crate::templates::check_against;
 
 /// Pauses between two questions whether an operator's server answers; after the last one the engine is suspended.
 const PAUSES_SECONDS: [u64; 4] = [1, 2, 4, 8];
@@ -53,12 +54,15 @@ enum Place {
         eager: bool,
     },
     /// Run by an operator.
-    Elsewhere {
-        address: Address,
-        times: Times,
-        live: Mutex<Option<Arc<Live>>>,
-        answers: AtomicBool,
-    },
+    Elsewhere(Box<Elsewhere>),
+}
+
+struct Elsewhere {
+    address: Address,
+    times: Times,
+    live: Mutex<Option<Arc<Live>>>,
+    /// It did when it was asked last.
+    answers: AtomicBool,
 }
 
 impl ComfyUi {
@@ -159,6 +163,21 @@ impl ComfyUi {
         Failure::unavailable(SUSPENDED, reason).retryable()
     }
 
+    /// A template is held against what the server has before anything is queued: its author's mapping makes the better
+    /// message. A server that does not say is the judge itself.
+    async fn check(&self, live: &Live, workflow: &Map<String, Value>, terms: &WorkflowTerms) -> Result<(), Failure> {
+        if terms.sources.is_empty() && terms.outputs.is_empty() {
+            return Ok(());
+        }
+        match live.object_info(workflow).await {
+            Ok(info) => check_against(workflow, &terms.sources, &info),
+            Err(why) => {
+                tracing::debug!(why, "ComfyUI did not describe its nodes");
+                Ok(())
+            }
+        }
+    }
+
     /// One try: the files brought, the prompt run.
     async fn attempt(
         &self,
@@ -240,6 +259,7 @@ impl Engine for ComfyUi {
         let mut deaths = 0;
         loop {
             let live = self.live(&say, &job.cancel).await?;
+            self.check(&live, workflow, terms).await?;
             let before = live.count();
             let key = if second { format!("{}#2", job.key) } else { job.key.to_string() };
             let id = prompt_id(&key);

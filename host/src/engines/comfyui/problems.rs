@@ -8,6 +8,7 @@ use serde_json::Value;
 use super::graph::{self, Graph};
 use crate::engines::WorkflowTerms;
 use crate::task::{Failure, FailureClass};
+use crate::templates::is_model_file;
 
 /// Longest message, in characters: what servers say may hold whole prompts.
 const LONGEST_MESSAGE: usize = 500;
@@ -255,7 +256,6 @@ fn refusal_code(kind: &str, details: &str, input: &str, received: Option<&Value>
 
 /// Whether an input holds the name of a model's file.
 fn names_model(input: &str, received: Option<&Value>) -> bool {
-    const EXTENSIONS: [&str; 10] = ["safetensors", "sft", "ckpt", "pt", "pt2", "pth", "bin", "gguf", "onnx", "pkl"];
     const INPUTS: [&str; 15] = [
         "ckpt_name",
         "checkpoint",

@@ -1,5 +1,6 @@
 //! A server that the host owns: how it is started, and how it says that it is ready.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::net::{Ipv4Addr, TcpListener};
 use std::path::{Path, PathBuf};
@@ -7,12 +8,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
+use serde_json::{Map, Value};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::client::{Client, Folders, Times};
 use super::http::{Address, Http, System};
 use crate::engines::supervisor::{Launch, Readiness, Supervised};
+use crate::templates::graph::class;
 
 /// A server that is ready.
 pub(super) struct Live {
@@ -24,6 +27,8 @@ pub(super) struct Live {
     pub watched: AtomicBool,
     /// Jobs it has been given.
     pub jobs: AtomicU64,
+    /// Node classes that it has described: it has the same ones as long as it runs.
+    described: Mutex<Map<String, Value>>,
 }
 
 impl Live {
@@ -34,7 +39,30 @@ impl Live {
             gone: CancellationToken::new(),
             watched: AtomicBool::new(false),
             jobs: AtomicU64::new(0),
+            described: Mutex::new(Map::new()),
         })
+    }
+
+    /// What the server says about the node classes of a workflow; those it does not have are left out.
+    pub async fn object_info(&self, workflow: &Map<String, Value>) -> Result<Map<String, Value>, String> {
+        let classes: BTreeSet<&str> = workflow.values().filter_map(class).collect();
+        let mut info = Map::new();
+        let mut unknown = Vec::new();
+        {
+            let described = self.described.lock().unwrap_or_else(PoisonError::into_inner);
+            for name in classes {
+                match described.get(name) {
+                    Some(known) => drop(info.insert(name.to_string(), known.clone())),
+                    None => unknown.push(name),
+                }
+            }
+        }
+        if !unknown.is_empty() {
+            let found = self.client.object_info(unknown).await?;
+            self.described.lock().unwrap_or_else(PoisonError::into_inner).extend(found.clone());
+            info.extend(found);
+        }
+        Ok(info)
     }
 
     /// Jobs before this one.

@@ -5,24 +5,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-use jsonschema::{ValidationError, Validator};
+use jsonschema::Validator;
 use serde_json::{Map, Value, json};
 
 use crate::config::{Grant, PluginsConfig};
 use crate::plugins::Manifest;
-use crate::task::Failure;
+use crate::schemas;
+use crate::task::{Failure, is_type_name};
 
 /// Capabilities that a manifest may ask for. `log`, `progress` and `settings` need none.
 const CAPABILITIES: &[&str] = &["engines", "tasks", "artifacts", "media", "assist", "http", "secrets"];
 
 /// Longest manifest. Schemas of a few dozen types fit; what is longer would only slow every `route` down.
 const LONGEST_BYTES: usize = 1024 * 1024;
-
-/// Errors of params that are told at once: enough to repair a task in one go, few enough to read.
-const ERRORS_TOLD: usize = 3;
-
-/// Longest text about one error; the value at fault stands in it and may be of any length.
-const LONGEST_ERROR: usize = 240;
 
 /// A manifest that was checked, and its params schemas ready for use.
 pub(super) struct Checked {
@@ -70,7 +65,7 @@ pub(super) fn check(text: &str, config: &PluginsConfig) -> Result<Checked, Strin
     })?;
     let form = FORM.as_ref().map_err(|e| format!("cannot be checked, because the form of manifests is broken: {e}"))?;
     if let Some(error) = form.iter_errors(&value).next() {
-        return Err(wrong(error.instance_path().as_str(), &brief(&error)));
+        return Err(wrong(error.instance_path().as_str(), &schemas::brief(&error)));
     }
     let manifest: Manifest = serde_json::from_value(value).map_err(|e| wrong("", &e.to_string()))?;
     for (i, capability) in manifest.capabilities.iter().enumerate() {
@@ -103,8 +98,8 @@ pub(super) fn check(text: &str, config: &PluginsConfig) -> Result<Checked, Strin
                 "does not get the settings it asks for, because `[plugins.settings.{}]` of enginehouse.toml is wrong \
                  at {}: {}",
                 manifest.name,
-                pointer(error.instance_path().as_str()),
-                brief(&error)
+                schemas::place(error.instance_path().as_str()),
+                schemas::brief(&error)
             ));
         }
     }
@@ -115,21 +110,12 @@ pub(super) fn check(text: &str, config: &PluginsConfig) -> Result<Checked, Strin
 pub(super) fn check_params(plugin: &Checked, task_type: &str, params: &Map<String, Value>) -> Result<(), Failure> {
     let Some(validator) = plugin.params.get(task_type) else { return Ok(()) };
     let params = Value::Object(params.clone());
-    let errors: Vec<_> = validator
-        .iter_errors(&params)
-        .take(ERRORS_TOLD)
-        .map(|error| format!("{}: {}", pointer(error.instance_path().as_str()), brief(&error)))
-        .collect();
-    if errors.is_empty() {
-        return Ok(());
-    }
+    let Some(errors) = schemas::errors(validator, &params) else { return Ok(()) };
     Err(Failure::invalid(
         "invalid_params",
         format!(
             "the params of this `{task_type}` task do not fit the schema of plugin `{}` {}: {}",
-            plugin.manifest.name,
-            plugin.manifest.version,
-            errors.join("; ")
+            plugin.manifest.name, plugin.manifest.version, errors
         ),
     ))
 }
@@ -153,42 +139,12 @@ pub(super) fn granted(config: &PluginsConfig, plugin: &str) -> BTreeSet<String> 
     granted
 }
 
-/// A file name, a column and a key of the settings may be made of it.
-fn is_type_name(name: &str) -> bool {
-    name.len() <= 100
-        && name.starts_with(|c: char| c.is_ascii_alphanumeric())
-        && name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c))
-}
-
 fn compile(schema: &Value, at: &str) -> Result<Validator, String> {
-    if let Err(error) = jsonschema::draft202012::meta::validate(schema) {
-        return Err(wrong(&format!("{at}{}", error.instance_path()), &brief(&error)));
-    }
-    // Offline: a schema is whole in itself, and the host fetches nothing because a plugin says so.
-    jsonschema::draft202012::options().offline().build(schema).map_err(|error| {
-        wrong(at, &format!("not a usable JSON Schema (draft 2020-12, no references to other documents): {error}"))
-    })
+    schemas::compile(schema).map_err(|unusable| wrong(&format!("{at}{}", unusable.pointer), &unusable.what))
 }
 
 fn wrong(at: &str, what: &str) -> String {
-    format!("describes itself wrongly: its manifest at {}: {what}", pointer(at))
-}
-
-/// A JSON pointer for people: the empty one points at the whole document.
-fn pointer(at: &str) -> String {
-    if at.is_empty() { "the top".into() } else { format!("`{at}`") }
-}
-
-/// The error in a few words: without the value at fault when that is long.
-fn brief(error: &ValidationError<'_>) -> String {
-    let mut text = error.to_string();
-    if text.len() > LONGEST_ERROR {
-        text = error.masked().to_string();
-    }
-    match text.char_indices().nth(LONGEST_ERROR) {
-        Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
-        None => text,
-    }
+    format!("describes itself wrongly: its manifest at {}: {what}", schemas::place(at))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! From file to service: a file in the plugins folder becomes a plugin in service, and its deletion a retirement.
 //!
-//! - `folder.rs`: the files, and when they are quiet enough to be read.
+//! - `folder.rs`: the files.
 //! - `validate.rs`: what a parser can tell before anything is compiled.
 //! - `keep.rs`: the host's own copies: bytes by digest, compiled artifacts, manifests.
 //! - `manifest.rs`: what a plugin says of itself, checked; schemas and grants.
@@ -31,7 +31,6 @@ use std::time::Duration;
 
 use futures::StreamExt;
 
-use self::folder::Stamp;
 use self::keep::{Compiler, Keep};
 pub(in crate::plugins) use self::plugin::Component;
 use self::prepare::{Load, Pipeline, Prepared};
@@ -39,6 +38,7 @@ use self::record::{History, Past, Record};
 use self::roster::{Roster, Service};
 use crate::clock::Clock;
 use crate::digest::Digest;
+use crate::folders::{self, Stamp};
 use crate::plugins::sandbox::{Loaded, Permits, Sandbox};
 use crate::plugins::{Manifest, Plugin, PluginOptions, Serving, Snapshot};
 use crate::router::Offers;
@@ -226,14 +226,14 @@ impl Catalog {
         for _ in 0..PATIENCE {
             if self.clock.now().since(stamp.modified()) < self.quiet {
                 tokio::time::sleep(self.quiet).await;
-                let again = folder::stamp(&path)?;
+                let again = folders::stamp(&path)?;
                 if again != stamp {
                     stamp = again;
                     continue;
                 }
             }
             match self.pipeline.prepare(file, path.clone(), stamp, Load::Later).await {
-                Prepared::Unsteady => stamp = folder::stamp(&path)?,
+                Prepared::Unsteady => stamp = folders::stamp(&path)?,
                 prepared => return Some((stamp, prepared)),
             }
         }

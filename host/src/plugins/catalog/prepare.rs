@@ -7,12 +7,13 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use tokio::sync::{OnceCell, RwLock};
 
-use super::folder::{self, Content, Stamp};
+use super::folder::{self, Content};
 use super::keep::{self, Description, Keep};
 use super::plugin::Component;
 use super::{manifest, validate};
 use crate::config::Config;
 use crate::digest::Digest;
+use crate::folders::Stamp;
 use crate::plugins::Plugin;
 use crate::plugins::sandbox::{Loaded, Sandbox};
 use crate::task::Failure;

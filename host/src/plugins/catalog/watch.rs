@@ -3,25 +3,19 @@
 //! taken up last, so a lost or doubled event changes nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::event::{AccessKind, AccessMode};
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
-use tokio::sync::Notify;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use super::Catalog;
-use super::folder::{self, LOOKS, Settling, Stamp};
+use super::folder;
 use super::prepare::{Load, Prepared, unusable};
+use crate::folders::{FolderEvents, RESCAN, Settling, Stamp, pause};
 use crate::plugins::Plugin;
 use crate::task::Failure;
-
-/// How often the folder is looked at when nothing says that it changed.
-const RESCAN: Duration = Duration::from_secs(2);
 
 /// Something that went on beside the watcher has ended.
 enum Done {
@@ -57,10 +51,10 @@ pub(super) async fn watch(catalog: &Catalog, stop: CancellationToken) {
             () = events.wake.notified(), if !settling => {}
             () = &mut timer => {}
         }
-        events.follow(&catalog.folder);
+        events.follow(&catalog.folder, "plugins folder");
         watcher.look().await;
-        let quick = (catalog.quiet / LOOKS).max(Duration::from_millis(5));
-        timer.set(tokio::time::sleep(if watcher.settling.is_empty() { RESCAN } else { quick }));
+        let next = if watcher.settling.is_empty() { RESCAN } else { pause(catalog.quiet) };
+        timer.set(tokio::time::sleep(next));
     }
 }
 
@@ -197,44 +191,4 @@ fn load_all(catalog: &Catalog) -> JoinSet<Done> {
         });
     }
     work
-}
-
-/// The operating system's events for the folder as it is now: one that was deleted and made anew is another folder.
-#[derive(Default)]
-struct FolderEvents {
-    wake: Arc<Notify>,
-    watcher: Option<RecommendedWatcher>,
-    inode: Option<u64>,
-}
-
-impl FolderEvents {
-    fn follow(&mut self, folder: &Path) {
-        let inode = std::fs::metadata(folder).ok().map(|m| m.ino());
-        if inode.is_none() || inode == self.inode {
-            return;
-        }
-        self.inode = inode;
-        let wake = self.wake.clone();
-        let started = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.as_ref().map_or(true, |event| is_change(&event.kind)) {
-                wake.notify_one();
-            }
-        })
-        .and_then(|mut watcher| watcher.watch(folder, RecursiveMode::NonRecursive).map(|()| watcher));
-        match started {
-            Ok(watcher) => self.watcher = Some(watcher),
-            Err(e) => {
-                self.watcher = None;
-                tracing::warn!(
-                    folder = %folder.display(), error = %e,
-                    "the system gives no events for the plugins folder: changes are noticed within {} s", RESCAN.as_secs()
-                );
-            }
-        }
-    }
-}
-
-/// Reading is no change; the watcher itself reads.
-fn is_change(kind: &EventKind) -> bool {
-    !matches!(kind, EventKind::Access(access) if *access != AccessKind::Close(AccessMode::Write))
 }
