@@ -190,7 +190,7 @@ fn check_choice(place: &Place<'_>, input: &str, value: &Value, wanted: &Wanted<'
     let asked = value.as_str().unwrap_or_default();
     let meant =
         nearest(asked, texts.iter().copied()).map_or(String::new(), |meant| format!(" (did you mean `{meant}`?)"));
-    if is_model(asked) || texts.iter().any(|text| is_model(text)) {
+    if is_model_file(asked) || texts.iter().any(|text| is_model_file(text)) {
         return Err(Failure::unavailable(
             "model_missing",
             format!(
@@ -208,7 +208,8 @@ fn check_choice(place: &Place<'_>, input: &str, value: &Value, wanted: &Wanted<'
     Err(place.wrong(input, &format!("{} is none of its choices{meant}: {said}", told(value))))
 }
 
-fn is_model(name: &str) -> bool {
+/// Whether a text names the file of a model.
+pub fn is_model_file(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     MODEL_ENDINGS.iter().any(|ending| name.ends_with(ending))
 }

@@ -273,9 +273,7 @@ fn names_model(input: &str, received: Option<&Value>) -> bool {
         "audio_encoder_name",
         "model_name",
     ];
-    let extension =
-        received.and_then(Value::as_str).and_then(|name| name.rsplit_once('.')).map(|(_, e)| e.to_lowercase());
-    extension.is_some_and(|e| EXTENSIONS.contains(&e.as_str()))
+    received.and_then(Value::as_str).is_some_and(is_model_file)
         || INPUTS.contains(&input.trim_end_matches(|c: char| c.is_ascii_digit()))
 }
 
