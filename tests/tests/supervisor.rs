@@ -445,21 +445,21 @@ fn no_process_of_an_engine_is_left_within_2_s_of_its_hosts_death_20_times() {
     let mut dice = Dice(seed);
     let folder = tempfile::tempdir().unwrap();
     let mut running = 0;
-    for round in 0..20 {
-        let family = uuid::Uuid::new_v4().to_string();
-        let mut host = OtherHost::start(folder.path(), &family, WITH_FAMILY);
+    let families: Vec<String> = (0..20).map(|_| uuid::Uuid::new_v4().to_string()).collect();
+    for (round, family) in families.iter().enumerate() {
+        let mut host = OtherHost::start(folder.path(), family, WITH_FAMILY);
         if round % 2 == 1 {
             host.ready();
-            wait_for("the family", || (processes_of(&family).len() == FAMILY_SIZE).then_some(()));
+            wait_for("the family", || (processes_of(family).len() == FAMILY_SIZE).then_some(()));
         }
         let delay = Duration::from_micros(dice.roll(150_000));
         std::thread::sleep(delay);
-        let before = processes_of(&family).len();
+        let before = processes_of(family).len();
         running += usize::from(before == FAMILY_SIZE);
         host.kill();
         let killed = Instant::now();
         let gone = loop {
-            let left = processes_of(&family);
+            let left = processes_of(family);
             if left.is_empty() {
                 break killed.elapsed();
             }
@@ -467,6 +467,10 @@ fn no_process_of_an_engine_is_left_within_2_s_of_its_hosts_death_20_times() {
             std::thread::yield_now();
         };
         println!("round {round}: killed after {delay:?}, {before} processes, gone after {gone:?}");
+    }
+    // Nor did any begin after its host's death.
+    for family in &families {
+        assert_eq!(processes_of(family), []);
     }
     assert!(running >= 10, "only {running} hosts had a whole family when they died");
 }
