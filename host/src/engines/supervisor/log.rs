@@ -251,7 +251,7 @@ mod tests {
     #[tokio::test]
     async fn the_newest_lines_stay_in_memory_and_all_of_them_in_the_file() {
         let folder = tempfile::tempdir().unwrap();
-        let log = log(folder.path(), 20, 1_000_000);
+        let log = log(folder.path(), 19, 1_000_000);
         let mut heard = log.lines();
         log.begin("started");
         let printed: String = (0..100).map(|n| format!("line {n:03}\n")).collect();
