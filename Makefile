@@ -3,6 +3,7 @@
 #   make demo    builds, then renders a travel video on this machine (no GPU needed)
 #   make test    builds, then runs every test
 #   make build   host at $(TARGET)/release/enginehouse, components at plugins/dist/NAME.wasm
+#   make test-real   holds the host against a real engine: COMFYUI_ROOT (and COMFYUI_PYTHON) name a checkout
 #   make check   formatting and clippy, warnings are errors
 #   make bench   reproduces the published figures
 
@@ -14,7 +15,7 @@ HOST := $(TARGET)/release/enginehouse
 PLUGINS := -p extract_frame -p travel_orchestrator -p travel_segment -p travel_stitch
 NATIVE := -p enginehouse -p enginehouse-sdk -p enginehouse-tests $(PLUGINS)
 
-.PHONY: demo test build setup check bench clean
+.PHONY: demo test test-real build setup check bench clean
 
 demo: build
 	$(HOST) demo
@@ -22,8 +23,12 @@ demo: build
 test: build
 	cargo test --release --locked --no-fail-fast $(NATIVE)
 
+test-real: build
+	@test -n "$(COMFYUI_ROOT)" || { echo "make test-real needs COMFYUI_ROOT (a ComfyUI checkout) and COMFYUI_PYTHON"; exit 2; }
+	cargo test --release --locked $(NATIVE) --test comfyui -- --ignored --nocapture a_real_server_keeps_the_contract
+
 build: setup
-	cargo build --release --locked -p enginehouse
+	cargo build --release --locked $(NATIVE) --bin enginehouse
 	$(HOST) plugin build
 
 setup:
@@ -35,6 +40,8 @@ check: setup
 	cargo clippy --release --locked -p noop $(PLUGINS) --target wasm32-wasip2 -- -D warnings
 
 bench: build
+	cargo build --release --locked $(NATIVE) --bin comfyui-standin
+	$(HOST) bench comfyui
 	$(HOST) bench dispatch
 	$(HOST) bench render
 

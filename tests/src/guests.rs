@@ -23,7 +23,19 @@ pub fn component(package: &str) -> PathBuf {
 /// # Panics
 /// When the build fails: the message is cargo's.
 pub fn program() -> PathBuf {
-    once("enginehouse", &["--bin", "enginehouse"]);
+    // With the packages of `make test` beside it: alone, it would ask for other features of its crates, and half the house
+    // would be built once more.
+    let beside = [
+        "enginehouse-sdk",
+        "enginehouse-tests",
+        "extract_frame",
+        "travel_orchestrator",
+        "travel_segment",
+        "travel_stitch",
+    ];
+    let mut more = vec!["--bin", "enginehouse"];
+    more.extend(beside.iter().flat_map(|package| ["-p", package]));
+    once("enginehouse", &more);
     target_folder().join("release/enginehouse")
 }
 
