@@ -11,10 +11,10 @@ use serde_json::{Value, json};
 use crate::place::{Place, engine_pid, given_to_owned, kill, lives};
 
 /// Steps of a prompt that runs until something happens to it.
-const LONG: u64 = 100_000;
+pub const LONG: u64 = 100_000;
 
 /// A picture that goes through `steps` steps of a twentieth of a second and is saved. The server's cache never knows it.
-fn stepped(steps: u64, nonce: u64) -> Value {
+pub fn stepped(steps: u64, nonce: u64) -> Value {
     json!({
         "1": {"class_type": "EmptyImage", "inputs": {"width": 64, "height": 48, "batch_size": 1, "color": 255}},
         "2": {"class_type": "ProbeSteps",
@@ -23,32 +23,32 @@ fn stepped(steps: u64, nonce: u64) -> Value {
     })
 }
 
-fn submit(host: &Host, workflow: &Value) -> String {
+pub fn submit(host: &Host, workflow: &Value) -> String {
     host.submit("comfy", &json!({ "workflow": workflow }))
 }
 
 /// Waits until a step of the task's prompt was reported.
-fn runs(host: &Host, task: &str) {
+pub fn runs(host: &Host, task: &str) {
     wait_for("a step of the prompt", || {
         let progress = host.task(task)["progress"].clone();
         progress["message"].as_str().filter(|message| message.contains("ProbeSteps")).map(|_| ())
     });
 }
 
-fn complete(host: &Host, task: &str) -> Value {
+pub fn complete(host: &Host, task: &str) -> Value {
     let task = host.ended(task);
     assert_eq!(task["status"], "Complete", "{task:#}\n{}", host.worker_log());
     task
 }
 
-fn failed(host: &Host, task: &str) -> Value {
+pub fn failed(host: &Host, task: &str) -> Value {
     let task = host.ended(task);
     assert_eq!(task["status"], "Failed", "{task:#}");
     task
 }
 
 /// Names of a task's files, the main one first.
-fn names(task: &Value) -> Vec<String> {
+pub fn names(task: &Value) -> Vec<String> {
     let output = &task["output"];
     let extra = output["extra"].as_array().cloned().unwrap_or_default();
     std::iter::once(output).chain(&extra).filter_map(|file| file["name"].as_str().map(String::from)).collect()

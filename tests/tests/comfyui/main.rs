@@ -4,10 +4,12 @@
 //! checkout: `make test-real`, which writes `tests/reports/comfyui.json`.
 //!
 //! - `cases.rs`: the promises.
+//! - `faults.rs`: what may go wrong with a server; against the stand-in alone.
 //! - `place.rs`: the server that they are held against.
 //! - `report.rs`: the run against a real checkout, and its report.
 
 mod cases;
+mod faults;
 mod place;
 mod report;
 

@@ -52,6 +52,14 @@ impl Engine for Scripted {
             "never listen" => std::future::pending().await,
             "refuse" => Err(Failure::new(FailureClass::Engine, "refused", "no")),
             "crash" => Err(Failure::new(FailureClass::Engine, "engine_crashed", "gone").retryable()),
+            "suspend" => match self.gate.try_acquire() {
+                Ok(permit) => {
+                    permit.forget();
+                    Ok(())
+                }
+                Err(_) => Err(Failure::unavailable(SUSPENDED, "it does not start")),
+            },
+            "lose the GPU" => Err(Failure::new(FailureClass::Engine, "node_failed", "GPU has fallen off the bus")),
             "panic" => {
                 self.at_once.fetch_sub(1, Ordering::SeqCst);
                 panic!("a defect")
@@ -63,6 +71,11 @@ impl Engine for Scripted {
         let path = job.folder.join("out.txt");
         std::fs::write(&path, word("name")).unwrap();
         Ok(vec![Produced { path, name: "out.txt".into() }])
+    }
+
+    fn suspension(&self) -> Option<Suspension> {
+        let until = Clock::system().now().plus(Duration::from_millis(300));
+        Some(Suspension { reason: "it does not start".into(), until: Some(until) })
     }
 
     async fn model_info(&self, _: &str) -> Result<ModelInfo, Failure> {
@@ -217,6 +230,38 @@ async fn waiting_jobs_hear_their_place_and_progress_carries_the_label() {
     let heard = heard.lock().unwrap().clone();
     assert_eq!(heard.first().unwrap(), "segment 2: queued behind 2 jobs");
     assert_eq!(heard.last().unwrap(), "segment 2: started");
+}
+
+#[tokio::test]
+async fn a_job_of_an_engine_that_takes_none_waits_until_it_does_and_the_other_engine_goes_on() {
+    let house = House::new();
+    let waiting = house.submit(1, "suspend").await;
+    let suspension =
+        tokio::time::timeout(CEILING, house.lane.suspensions().suspended(EngineKind::Wan2gp)).await.unwrap();
+    assert_eq!(suspension.reason, "it does not start");
+    let mut other = house.job(2, "make");
+    let Request::Generation { settings, .. } = other.request else { panic!("a generation") };
+    other.request = Request::Workflow { workflow: settings, terms: WorkflowTerms::default() };
+    let other = house.lane.submit(other).await.unwrap();
+    house.wait(other).await.unwrap();
+    assert_eq!(house.lane.status().queued, 1, "the job is still there");
+    house.gate.add_permits(1);
+    house.wait(waiting).await.unwrap();
+    assert_eq!(house.lane.suspensions().all().len(), 0);
+}
+
+#[tokio::test]
+async fn a_broken_machine_pauses_every_engine_and_the_job_waits() {
+    let house = House::new();
+    house.submit(1, "lose the GPU").await;
+    for engine in [EngineKind::Wan2gp, EngineKind::Comfyui] {
+        let paused = tokio::time::timeout(CEILING, house.lane.suspensions().suspended(engine)).await.unwrap();
+        assert!(paused.until.is_none() && paused.reason.contains("fallen off the bus"), "{paused:?}");
+    }
+    house.until("the job is back", |status| status.running.is_none() && status.queued == 1).await;
+    // What nobody waits for any more leaves the queue all the same.
+    house.lane.cancel_task(house.task).await;
+    assert_eq!(house.lane.status().queued, 0);
 }
 
 #[tokio::test]
