@@ -130,6 +130,7 @@ fn row(house: &House, kind: EngineKind) -> Result<Row, Stop> {
         EngineKind::Comfyui => (&engines.comfyui.root, "engines.comfyui.root"),
         EngineKind::Wan2gp => (&engines.wan2gp.root, "engines.wan2gp.root"),
     };
+    let url = engines.comfyui.url.as_ref().filter(|_| kind == EngineKind::Comfyui);
     let when_needed = || ("stopped".to_string(), Some("it is started when it is needed".to_string()));
     let (state, reason) = match record.as_ref().filter(|record| !is_past(record)).map(|record| &record.status.state) {
         Some(State::BackingOff { until, why } | State::Unavailable { until, why }) if *until <= house.clock.now() => {
@@ -140,6 +141,16 @@ fn row(house: &House, kind: EngineKind) -> Result<Row, Stop> {
         }
         Some(State::Stopped) => when_needed(),
         Some(state) => (state.word().into(), None),
+        _ if url.is_some() => {
+            let reason =
+                url.map(|url| format!("somebody else runs it at {url}; this host neither starts nor stops it"));
+            ("elsewhere".into(), reason)
+        }
+        None if root.is_none() && engines.animatic => {
+            let reason =
+                format!("no {kind} is configured, so the stand-in serves its jobs; set {setting} for a real one");
+            ("animatic".into(), Some(reason))
+        }
         None if root.is_none() => {
             ("not configured".into(), Some(format!("set {setting} to the folder of a {kind} checkout")))
         }

@@ -367,6 +367,7 @@ fn fits(kind: Kind, value: &Value) -> bool {
         Kind::Whole { at_least } => {
             value.as_integer().and_then(|number| u64::try_from(number).ok()).is_some_and(|number| number >= at_least)
         }
+        Kind::Port => value.as_integer().is_some_and(|number| u16::try_from(number).is_ok()),
         Kind::Positive => {
             let number = value.as_float().or_else(|| value.as_integer().map(|number| number as f64));
             number.is_some_and(|number| number > 0.0 && number.is_finite())

@@ -31,6 +31,8 @@ pub enum Kind {
     Whole {
         at_least: u64,
     },
+    /// A TCP port; 0: any free one.
+    Port,
     /// A number above zero.
     Positive,
     /// A list of texts.
@@ -50,6 +52,7 @@ impl Kind {
             Kind::Switch => "true or false".to_string(),
             Kind::Whole { at_least } if unit.is_empty() => format!("a whole number of at least {at_least}"),
             Kind::Whole { at_least } => format!("a whole number of {unit}, at least {at_least}"),
+            Kind::Port => "a port, 0 to 65535".to_string(),
             Kind::Positive => format!("a number of {unit} above 0"),
             Kind::List => "a list of texts".to_string(),
             Kind::Tables => "a list of tables".to_string(),
@@ -186,9 +189,9 @@ pub static SETTINGS: &[Setting] = &[
         "[]",
         "Further arguments of the server, after the host's own, such as `--lowvram` or `--extra-model-paths-config`.",
     ),
-    whole(
+    setting(
         "engines.comfyui.port",
-        0,
+        Kind::Port,
         "",
         "0",
         "Port of the owned server, on 127.0.0.1; 0: a free one. COMFY_PORT in the environment is accepted too.",

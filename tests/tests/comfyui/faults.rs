@@ -62,7 +62,7 @@ fn a_job_that_kills_the_server_is_set_aside_and_the_next_one_runs() {
     let _worker = host.start();
     let task = submit(&host, &stepped(2, 3));
     let task = failed(&host, &task);
-    assert_eq!((&task["error"]["class"], &task["error"]["code"]), (&json!("quarantined"), &json!("engine_crashed")));
+    assert_eq!((&task["error"]["kind"], &task["error"]["code"]), (&json!("quarantined"), &json!("engine_crashed")));
     let next = submit(&host, &stepped(2, 4));
     complete(&host, &next);
     assert_eq!(given_to_owned(&host), 3);
@@ -132,7 +132,7 @@ fn memory_that_did_not_suffice_is_tried_again_only_when_others_were_there_before
     };
     let alone = submit(&host, &hungry(1));
     let alone = failed(&host, &alone);
-    assert_eq!((&alone["error"]["class"], &alone["error"]["code"]), (&json!("out-of-memory"), &json!("vram_oom")));
+    assert_eq!((&alone["error"]["kind"], &alone["error"]["code"]), (&json!("out-of-memory"), &json!("vram_oom")));
     assert_eq!((given_to_owned(&host), engine(&host)["starts"].as_u64()), (1, Some(1)), "nothing else was in memory");
     let after = submit(&host, &hungry(2));
     failed(&host, &after);
@@ -161,8 +161,9 @@ fn the_newest_preview_of_a_running_job_lies_beside_it() {
     let preview = host.home().join("data/jobs").join(&task).join("1-0/preview.jpg");
     let picture = wait_for("a preview", || image::open(&preview).ok());
     assert!(picture.width() > 0);
-    let first = std::fs::read(&preview).expect("a preview");
-    wait_for("a newer one", || (std::fs::read(&preview).ok()? != first).then_some(()));
+    let written = || std::fs::metadata(&preview).and_then(|found| found.modified()).ok();
+    let first = written();
+    wait_for("a newer one", || (written() != first).then_some(()));
     host.run(&["tasks", "cancel", &task]).ok();
 }
 
@@ -184,6 +185,38 @@ fn a_refused_part_refuses_the_whole_unless_the_task_allows_parts() {
     let parts = host.submit("comfy", &json!({"workflow": workflow, "allow_partial": true}));
     let parts = complete(&host, &parts);
     assert_eq!(names(&parts).len(), 1);
+}
+
+#[test]
+fn an_operators_server_sees_the_headers_that_it_wants() {
+    use std::io::{Read as _, Write as _};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let (heard, heads) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            let mut head = vec![0; 4096];
+            let length = stream.read(&mut head).unwrap_or(0);
+            // Whoever listened may have heard enough.
+            heard.send(String::from_utf8_lossy(&head[..length]).to_lowercase()).ok();
+            stream.write_all(b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\nconnection: close\r\n\r\n").ok();
+        }
+    });
+    let host = Host::new();
+    let secret = host.home().join("token");
+    std::fs::write(&secret, "Bearer opensesame\n").expect("a file");
+    host.configure(&format!(
+        "[engines.comfyui]\nurl = \"http://127.0.0.1:{port}/behind\"\nheaders = {{ Authorization = {{ file = {secret:?} }} }}\n"
+    ));
+    let _worker = host.start();
+    submit(&host, &stepped(2, 11));
+    let (mut asked, mut socket) = (false, false);
+    while !(asked && socket) {
+        let head = heads.recv_timeout(enginehouse_tests::host::CEILING).expect("requests");
+        assert!(head.contains("authorization: bearer opensesame"), "{head}");
+        asked |= head.starts_with("get /behind/system_stats ");
+        socket |= head.starts_with("get /behind/ws?clientid=") && head.contains("upgrade: websocket");
+    }
 }
 
 #[test]

@@ -200,7 +200,9 @@ impl ComfyUi {
             gone: &live.gone,
         };
         let ended = live.client.run(&prompt, &run).await;
-        if let Some(folders) = &live.client.folders {
+        // A prompt that is submitted again as it was may be answered from the cache, with the files that lie there.
+        let again = matches!(&ended, Err(failure) if failure.code == Code::EngineCrashed);
+        if let Some(folders) = live.client.folders.as_ref().filter(|_| !again) {
             for root in [&folders.input, &folders.output] {
                 clear(&root.join(&folder)).await;
             }

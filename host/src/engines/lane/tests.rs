@@ -1,16 +1,16 @@
 //! The lane's promises, held by a scripted engine.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use async_trait::async_trait;
 use serde_json::{Map, json};
 use tokio::sync::Semaphore;
 
-use super::super::WorkflowTerms;
 use super::*;
 use crate::artifacts::Artifacts;
 use crate::clock::Clock;
-use crate::engines::{ModelInfo, Request};
+use crate::engines::{Job, ModelInfo, Produced, Request, WorkflowTerms};
 
 /// Longer than anything here takes.
 const CEILING: Duration = Duration::from_secs(30);

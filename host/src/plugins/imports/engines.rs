@@ -46,9 +46,14 @@ impl engines::Host for Start {
     async fn submit_workflow(&mut self, workflow: String, options: String) -> Result<String, Interrupt> {
         let arguments = json!({ "workflow": json_or_text(&workflow), "options": json_or_text(&options) });
         self.submit("engines.submit-workflow", arguments, move || {
-            let label = text_option(&object(&options, "`options`")?, "label")?;
-            let workflow = object(&workflow, "`workflow`")?;
-            Ok((Request::Workflow { workflow, terms: WorkflowTerms::default() }, label))
+            let options = object(&options, "`options`")?;
+            let label = text_option(&options, "label")?;
+            let terms = WorkflowTerms {
+                allow_partial: read_option(&options, "allow_partial", "true or false")?,
+                temp_nodes: read_option(&options, "temp_nodes", "a list of node ids")?,
+                ..WorkflowTerms::default()
+            };
+            Ok((Request::Workflow { workflow: object(&workflow, "`workflow`")?, terms }, label))
         })
         .await
     }
@@ -160,6 +165,19 @@ impl Start {
         {
             live.jobs.ended(key);
         }
+    }
+}
+
+/// An option that may be left out. Code `invalid_json`.
+fn read_option<T: Default + serde::de::DeserializeOwned>(
+    options: &Map<String, Value>,
+    name: &str,
+    expected: &str,
+) -> Result<T, Failure> {
+    match options.get(name) {
+        None | Some(Value::Null) => Ok(T::default()),
+        Some(value) => serde_json::from_value(value.clone())
+            .map_err(|_| Failure::invalid("invalid_json", format!("The option `{name}` must be {expected}."))),
     }
 }
 
