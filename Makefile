@@ -1,7 +1,7 @@
 # Two commands do everything on a fresh machine: `make demo` and `make test`. Both install what they need.
 #
 #   make demo    builds, then renders a travel video on this machine (no GPU needed)
-#   make test    builds, then runs every test
+#   make test    builds, then runs every test (with COMFYUI_ROOT set: those against a real ComfyUI, too)
 #   make build   host at $(TARGET)/release/enginehouse, components at plugins/dist/NAME.wasm
 #   make test-real   holds the host against a real engine: COMFYUI_ROOT (and COMFYUI_PYTHON) name a checkout
 #   make check   formatting and clippy, warnings are errors
@@ -21,7 +21,7 @@ demo: build
 	$(HOST) demo
 
 test: build
-	cargo test --release --locked --no-fail-fast $(NATIVE)
+	cargo test --release --locked --no-fail-fast $(NATIVE) $(if $(COMFYUI_ROOT),-- --include-ignored)
 
 test-real: build
 	@test -n "$(COMFYUI_ROOT)" || { echo "make test-real needs COMFYUI_ROOT (a ComfyUI checkout) and COMFYUI_PYTHON"; exit 2; }

@@ -162,7 +162,11 @@ pub async fn run(worker: Arc<Worker>, stop: Stop) -> Summary {
         () = async { stop.now.cancelled().await; tokio::time::sleep(LAST_GRACE).await } => {}
     }
     keeper.abort();
-    state.worker.services.engines.stop().await;
+    tokio::select! {
+        () = state.worker.services.engines.stop() => {}
+        // Their guards end them with this process.
+        () = stop.now.cancelled() => {}
+    }
     tokio::task::spawn_blocking(tasklog::flush).await.ok();
     state.claims.summary()
 }

@@ -12,7 +12,7 @@ use crate::cli::exit::{self, Done, Stop};
 use crate::cli::house::House;
 use crate::cli::{Global, run as run_command, view, watch};
 use crate::store::{NewTask, SharedStore};
-use crate::task::{Task, TaskId};
+use crate::task::{EngineKind, Task, TaskId};
 use crate::worker;
 
 /// How long a worker may be missed before it counts as gone: one that is restarted is back by then.
@@ -163,8 +163,19 @@ pub async fn work_off(house: &House, store: &SharedStore, id: TaskId) -> Result<
         }
     };
     let stop = worker::Stop::default();
-    let working = tokio::spawn(run_command::work(house.worker().await?, stop.clone()));
-    let ended = watch::until_ended(store, id).await;
+    let worker = house.worker().await?;
+    let engines = worker.services.engines.clone();
+    let working = tokio::spawn(run_command::work(worker, stop.clone()));
+    let ended = tokio::select! {
+        ended = watch::until_ended(store, id) => ended,
+        // A worker would go on with other tasks meanwhile; here is nobody to wait for.
+        suspension = async {
+            tokio::select! {
+                suspension = engines.suspended(EngineKind::Comfyui) => suspension,
+                suspension = engines.suspended(EngineKind::Wan2gp) => suspension,
+            }
+        } => Err(Stop::new(exit::UNAVAILABLE, anyhow!("{}; task {id} stays in the queue", suspension.reason))),
+    };
     stop.drain.cancel();
     working.await.context("the worker broke off")?;
     ended

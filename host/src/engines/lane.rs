@@ -279,6 +279,9 @@ impl Lane {
                     if let Some(entry) = state.jobs.get(&key) {
                         entry.phase.send_replace(Phase::Queued);
                     }
+                    if let Err(failure) = &ended {
+                        (waiting.job.report)(None, format!("waiting: {}", failure.message));
+                    }
                     state.queue.push(Waiting { again: true, told: None, ..waiting });
                 }
             }

@@ -52,6 +52,7 @@ pub fn generate(host: &mut dyn Host, task: &Task) -> Result<Outcome, Failure> {
     let options = Options {
         model_overrides: phases.as_ref().map(Phases::model_overrides).unwrap_or_default(),
         label: Some(format!("segment {}", segment.index)),
+        ..Options::default()
     };
     let limit =
         settings.get("engine_limit_seconds").and_then(Value::as_u64).and_then(|limit| u32::try_from(limit).ok());

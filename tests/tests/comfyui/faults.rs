@@ -44,6 +44,19 @@ fn a_server_that_does_not_start_leaves_its_tasks_untouched_and_says_why() {
 }
 
 #[test]
+fn a_task_that_is_run_in_place_ends_as_unavailable_and_stays_in_the_queue() {
+    let host = Host::new();
+    host.configure("[engines.comfyui]\nroot = \"/nowhere\"\n");
+    let file = host.home().join("params.json");
+    std::fs::write(&file, json!({"workflow": stepped(2, 12)}).to_string()).expect("params written");
+    let said = host.run(&["submit", "comfy", "-f", file.to_str().expect("a path"), "--run"]);
+    assert_eq!(said.code, 69, "{said:?}");
+    assert!(said.stderr.contains("/nowhere/main.py") && said.stderr.contains("stays in the queue"), "{}", said.stderr);
+    let tasks = host.run(&["tasks", "ls", "--json"]).ok().stdout;
+    assert!(tasks.contains("Queued"), "{tasks}");
+}
+
+#[test]
 fn a_port_that_is_taken_costs_a_pause_and_no_task() {
     let place = Place::standin();
     place.faults(&json!({"port_in_use_times": 1}));

@@ -26,7 +26,7 @@ macro_rules! contract {
         )+
 
         /// All of them, by name.
-        const CASES: &[(&str, fn(&Place))] = &[$((stringify!($case), cases::$case as fn(&Place))),+];
+        const CASES: &[report::Case] = &[$((stringify!($case), cases::$case as fn(&Place))),+];
     };
 }
 

@@ -9,8 +9,11 @@ use sha2::{Digest as _, Sha256};
 
 use crate::place::Place;
 
+/// A case by its name.
+pub type Case = (&'static str, fn(&Place));
+
 /// Runs every case, writes the report, and fails when one did.
-pub fn run(cases: &[(&str, fn(&Place))]) {
+pub fn run(cases: &[Case]) {
     let place = Place::real().expect("COMFYUI_ROOT names a checkout");
     let versions = {
         let (server, _host) = place.operated();

@@ -23,6 +23,12 @@ pub struct Options {
     /// Names the job in progress reports.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub label: Option<String>,
+    /// Outputs that the server refuses are left out, the rest runs (ComfyUI only).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_partial: bool,
+    /// Nodes whose preview pictures are wanted as outputs (ComfyUI only).
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub temp_nodes: Vec<String>,
 }
 
 /// What a job has made.
