@@ -1,8 +1,14 @@
 //! What may go wrong with a server, one thing after the other, and what becomes of the tasks. The stand-in does wrong what it
 //! is told to; a real server cannot be told.
 
+use std::sync::Arc;
+
+use enginehouse::engines::comfyui::{Address, Client, Prompt, Run, Times, prompt_id};
+use enginehouse::engines::{Report, WorkflowTerms};
+use enginehouse_tests::comfyui::{Options, Standin};
 use enginehouse_tests::host::{Host, wait_for};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::cases::{LONG, complete, failed, names, runs, stepped, submit};
 use crate::place::{Place, engine_pid, given_to_owned};
@@ -247,4 +253,37 @@ fn an_address_where_nobody_listens_leaves_its_tasks_untouched_until_somebody_doe
     let task = host.task(&task);
     assert_eq!((&task["status"], &task["error"]), (&json!("Queued"), &Value::Null), "{task:#}");
     assert!(host.worker_log().contains("engines.comfyui.url"), "{}", host.worker_log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn memory_that_is_asked_back_holds_no_results_any_more() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let server =
+        Standin::start(Options::below(&folder.path().join("server")).expect("options")).await.expect("it starts");
+    let address = Address { url: format!("{}/", server.url()).parse().expect("an address"), headers: Vec::new() };
+    let client = Client::new(&address, Times::default(), None).expect("a client");
+    let graph = json!({
+        "1": {"class_type": "EmptyImage", "inputs": {"width": 16, "height": 16, "batch_size": 1, "color": 9}},
+        "2": {"class_type": "SaveImage", "inputs": {"images": ["1", 0], "filename_prefix": "same"}},
+    });
+    let mut made = Vec::new();
+    for turn in ["first", "cached", "freed"] {
+        if turn == "freed" {
+            client.free(true, true).await.expect("the server obeys");
+        }
+        let outputs = folder.path().join(turn);
+        std::fs::create_dir(&outputs).expect("a folder");
+        let prompt = Prompt {
+            id: prompt_id(turn),
+            graph: graph.as_object().expect("a graph").clone(),
+            terms: WorkflowTerms::default(),
+            seek: false,
+        };
+        let (report, cancel, gone): (Report, _, _) =
+            (Arc::new(|_, _| ()), CancellationToken::new(), CancellationToken::new());
+        let run = Run { folder: &outputs, preview: None, report: &report, cancel: &cancel, gone: &gone };
+        assert_eq!(client.run(&prompt, &run).await.expect("outputs").len(), 1, "{turn}");
+        made.push(server.seen().nodes.get("EmptyImage").copied().unwrap_or_default());
+    }
+    assert_eq!((made, server.seen().frees), (vec![1, 1, 2], 1));
 }

@@ -365,3 +365,83 @@ pub(super) fn cut(text: &str, longest: usize) -> String {
     cut.push('…');
     cut
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn graph() -> Graph {
+        let graph = json!({
+            "9": {"class_type": "Loader", "inputs": {"ckpt_name": "a.safetensors"}},
+            "10": {"class_type": "Scale", "inputs": {"width": 0}},
+            "2": {"class_type": "LoadImage", "inputs": {"image": "a.png"}},
+        });
+        graph.as_object().unwrap().clone()
+    }
+
+    fn error(kind: &str, input: &str, message: &str, details: &str, received: Value) -> Value {
+        let extra = json!({"input_name": input, "received_value": received});
+        json!({"errors": [{"type": kind, "message": message, "details": details, "extra_info": extra}]})
+    }
+
+    #[test]
+    fn of_several_refusals_the_gravest_counts_and_every_one_is_named_with_its_place_and_param() {
+        let errors = json!({
+            "10": error("value_smaller_than_min", "width", "Value 0 smaller than min of 1", "width", json!(0)),
+            "2": error("custom_validation_failed", "image", "Custom validation failed for node",
+                "image - Invalid image file: a.png", json!("a.png")),
+            "9": error("value_not_in_list", "ckpt_name", "Value not in list", "ckpt_name: 'a' not in []",
+                json!("a.safetensors")),
+        });
+        let terms = WorkflowTerms {
+            sources: [("10/width".to_string(), "/size/w".to_string())].into(),
+            ..WorkflowTerms::default()
+        };
+        let failure = node_errors(&errors, &graph(), &terms).unwrap();
+        assert_eq!((failure.code, failure.node.as_deref()), (Code::ModelMissing, Some("9")));
+        for words in [
+            "node 9 (Loader), input ckpt_name (workflow/9/inputs/ckpt_name)",
+            "node 2 (LoadImage)",
+            "from the param /size/w): Value 0 smaller than min of 1",
+        ] {
+            assert!(failure.message.contains(words), "{words} in {}", failure.message);
+        }
+        assert_eq!(failure.failure().class, FailureClass::Unavailable);
+    }
+
+    #[test]
+    fn refusals_that_are_no_json_and_those_of_older_servers_are_understood() {
+        let refused = |status, body: &str| super::refused(status, body, &graph(), &WorkflowTerms::default()).code;
+        assert_eq!(refused(413, "Maximum request body size exceeded"), Code::InputTooLarge);
+        assert_eq!(refused(500, "500 Internal Server Error"), Code::BadWorkflow);
+        assert_eq!(refused(400, "<html>"), Code::BadWorkflow);
+        let older = |message: &str| {
+            let error = json!({"type": "invalid_prompt", "message": message, "details": "Node ID '#10'"});
+            super::refused(400, &json!({ "error": error }).to_string(), &graph(), &WorkflowTerms::default())
+        };
+        let missing = older("Cannot execute because node Scale does not exist.");
+        assert_eq!((missing.code, missing.node.as_deref()), (Code::NodeMissing, Some("10")));
+        assert_eq!(older("Cannot execute because a node is missing the class_type property.").code, Code::BadWorkflow);
+    }
+
+    #[test]
+    fn what_a_node_raised_is_cut_to_one_line_and_kept_as_evidence() {
+        let raised = |kind: &str, message: &str| {
+            let data = json!({"node_id": "10", "node_type": "Scale", "exception_type": kind,
+                "exception_message": message, "traceback": ["  File x\n"]});
+            super::raised(&data, &graph())
+        };
+        let failure = raised("ValueError", &format!("\nfirst line {}\nsecond line\n", "x".repeat(900)));
+        assert_eq!(failure.code, Code::NodeFailed);
+        assert!(failure.message.starts_with("Node 10 (Scale) failed: ValueError: first line"), "{}", failure.message);
+        assert!(failure.message.chars().count() <= LONGEST_MESSAGE && !failure.message.contains("second line"));
+        assert!(failure.detail.unwrap().ends_with("  File x\n"));
+        assert_eq!(raised("torch.OutOfMemoryError", "x").code, Code::VramOom);
+        assert_eq!(
+            raised("RuntimeError", "CUDA error: an illegal memory access was encountered").code,
+            Code::CudaFault
+        );
+    }
+}
