@@ -323,9 +323,12 @@ fn commands_show_what_runs_and_what_it_printed() {
     };
     let before = states(&host);
     assert_eq!(before[0]["engine"], "comfyui");
-    assert_eq!(before[0]["state"], "not configured");
+    assert_eq!(before[0]["state"], "animatic", "the stand-in serves what is not configured");
     assert!(before[0]["reason"].as_str().unwrap().contains("engines.comfyui.root"), "{before:?}");
-    assert!(host.run(&["engines", "ls"]).ok().text().contains("not configured"));
+    let without = host.run(&["engines", "ls", "--set", "engines.animatic=false"]).ok();
+    assert!(without.text().contains("not configured"), "{without:?}");
+    let elsewhere = host.run(&["engines", "ls", "--set", "engines.comfyui.url=http://127.0.0.1:1"]).ok();
+    assert!(elsewhere.text().contains("http://127.0.0.1:1"), "{elsewhere:?}");
     let wrong = host.run(&["engines", "logs", "comfui"]);
     assert_eq!(wrong.code, 2);
     assert!(wrong.stderr.contains("did you mean `comfyui`"), "{wrong:?}");
