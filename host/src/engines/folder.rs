@@ -143,6 +143,8 @@ impl JobFolder {
                 .and_then(|()| write_json(&self.folder, "result.json", &standing))
                 .map_err(|e| self.broken("keep the result", &e))?;
         }
+        // Nobody looks at a preview of what is there.
+        fs::remove_file(self.preview()).ok();
         if let Err(e) = fs::remove_dir_all(self.folder.join("output")) {
             tracing::debug!(job = %self.key, error = %e, "what the engine left could not be removed");
         }

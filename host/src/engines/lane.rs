@@ -286,7 +286,8 @@ impl Lane {
                 }
             }
             if concluded {
-                engine.concluded(key).await;
+                // Tidying up at a server that is slow to answer must not hold the next job.
+                tokio::spawn(async move { engine.concluded(key).await });
             }
         }
     }
