@@ -191,6 +191,10 @@ async fn an_engine_that_prints_without_end_is_never_held_up_and_its_log_stays_bo
     wait_for("all of it", || (kept.tail(2) == ["red", " 20%"]).then_some(()));
     assert!(kept.tail(usize::MAX).len() < 20);
     let log = kept.folder.path().join("engines/scripted.log");
+    // The file follows at the pace of the disk.
+    wait_for("the end of it in the file", || {
+        std::fs::read_to_string(&log).unwrap_or_default().contains("red").then_some(())
+    });
     for file in [log.clone(), log.with_extension("log.1")] {
         assert!(std::fs::metadata(file).unwrap().len() <= 100_000);
     }
