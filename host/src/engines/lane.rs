@@ -269,11 +269,12 @@ impl Lane {
             self.tell_places();
             let (key, engine) = (waiting.job.key, waiting.engine.clone());
             let ended = self.run(&waiting, since).await;
-            let concluded = !matches!(&ended, Err(failure) if failure.code == SUSPENDED);
+            let put_back = matches!(&ended, Err(failure) if failure.code == SUSPENDED);
+            let concluded = !put_back || waiting.cancel.is_cancelled();
             {
                 let mut state = self.state();
                 state.running = None;
-                if concluded || waiting.cancel.is_cancelled() {
+                if concluded {
                     state.end(key, ended);
                 } else {
                     if let Some(entry) = state.jobs.get(&key) {
@@ -295,18 +296,18 @@ impl Lane {
     /// Takes no more jobs for an engine until the suspension is over.
     fn suspend(self: &Arc<Self>, engine: EngineKind, suspension: Suspension) {
         let left = self.suspensions.left(&suspension, &self.options.clock);
-        self.suspensions.suspend(engine, suspension);
+        self.suspensions.suspend(engine, suspension.clone());
         if let Some(left) = left {
             let lane = self.clone();
             tokio::spawn(async move {
                 tokio::time::sleep(left).await;
-                lane.resume(engine);
+                lane.resume(engine, &suspension);
             });
         }
     }
 
-    fn resume(self: &Arc<Self>, engine: EngineKind) {
-        if self.suspensions.lift(engine) {
+    fn resume(self: &Arc<Self>, engine: EngineKind, suspension: &Suspension) {
+        if self.suspensions.lift(engine, suspension) {
             self.start_work();
         }
     }

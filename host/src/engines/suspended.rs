@@ -35,9 +35,10 @@ impl Suspensions {
         });
     }
 
-    /// Whether it was suspended.
-    pub fn lift(&self, engine: EngineKind) -> bool {
-        let lifted = self.now.send_if_modified(|now| now.remove(&engine).is_some());
+    /// Ends this suspension, if it is still the one in force. Whether it was.
+    pub fn lift(&self, engine: EngineKind, suspension: &Suspension) -> bool {
+        let lifted =
+            self.now.send_if_modified(|now| now.get(&engine) == Some(suspension) && now.remove(&engine).is_some());
         if lifted {
             tracing::info!(engine = engine.title(), "takes jobs again");
         }

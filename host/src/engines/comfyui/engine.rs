@@ -375,10 +375,10 @@ fn produced(
     terms: &WorkflowTerms,
 ) -> Result<Vec<Produced>, Failure> {
     let mut left = collected;
-    let mut produced = Vec::with_capacity(left.len());
+    let mut produced: Vec<Collected> = Vec::with_capacity(left.len());
     for output in &terms.outputs {
         let (its, others): (Vec<_>, Vec<_>) = left.into_iter().partition(|file| file.node == output.node);
-        if its.is_empty() && !produced.iter().any(|(node, _)| node == &output.node) {
+        if its.is_empty() && !produced.iter().any(|file| file.node == output.node) {
             return Err(Failure::new(
                 FailureClass::Engine,
                 "no_output",
@@ -389,20 +389,15 @@ fn produced(
                 ),
             ));
         }
-        produced.extend(its.into_iter().map(|file| (file.node.clone(), file)));
+        produced.extend(its);
         left = others;
     }
     if produced.is_empty() && !left.is_empty() {
         let main = left.remove(main_output(left.iter().map(|file| file.kind)).min(left.len() - 1));
-        produced.push((main.node.clone(), main));
+        produced.push(main);
     }
-    let others = left.into_iter();
-    Ok(produced
-        .into_iter()
-        .map(|(_, file)| file)
-        .chain(others)
-        .map(|file| Produced { path: file.path, name: file.name })
-        .collect())
+    produced.extend(left);
+    Ok(produced.into_iter().map(|file| Produced { path: file.path, name: file.name }).collect())
 }
 
 /// A job that the server died under as often as may be.

@@ -4,17 +4,12 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value};
 
-use crate::templates::graph::{class_of, links};
+use crate::templates::graph::links;
 
-pub use crate::templates::graph::by_id;
+pub use crate::templates::graph::{by_id, class_of as class};
 
 /// A workflow in API format.
 pub type Graph = Map<String, Value>;
-
-/// Class of a node.
-pub fn class<'a>(graph: &'a Graph, node: &str) -> Option<&'a str> {
-    class_of(graph, node)
-}
 
 /// What a node is called in messages: `3 (KSampler)`. An expanded node (`2.0.0.1`) is called by the node it came from.
 pub fn described(graph: &Graph, node: &str) -> String {

@@ -175,12 +175,12 @@ impl Http {
         Ok(self.record(id).await?.map_or(Place::Nowhere, Place::Recorded))
     }
 
-    /// The graph that the server has queued or runs under an id.
-    pub async fn queued_graph(&self, id: &str) -> Result<Option<Value>, Trouble> {
+    /// What stands beside the prompt that the server has queued or runs under an id (`extra_data`).
+    pub async fn queued_extra(&self, id: &str) -> Result<Option<Value>, Trouble> {
         let queue = self.json(self.get("queue")?).await?;
         let lists = ["queue_running", "queue_pending"].into_iter().filter_map(|list| queue.get(list)?.as_array());
         let found = lists.flatten().find(|item| item.get(1).and_then(Value::as_str) == Some(id));
-        Ok(found.and_then(|item| item.get(2)).cloned())
+        Ok(found.and_then(|item| item.get(3)).cloned())
     }
 
     /// Stops a prompt with one call. `Ok(false)`: the server has no such route.

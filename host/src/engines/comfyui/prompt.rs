@@ -18,6 +18,7 @@ use super::problems::{Code, PromptFailure, node_errors, refused};
 use super::progress::Progress;
 use super::record::{self, Item, Verdict};
 use super::socket::{Listener, Note};
+use crate::digest::Digest;
 
 /// Between two questions when the server knows nothing of a prompt, or nobody listens.
 const ASK_AGAIN: Duration = Duration::from_millis(200);
@@ -59,20 +60,35 @@ impl Client {
         let id = prompt.id.to_string();
         // A prompt can be over within milliseconds: we listen before it is submitted.
         let mut way = Way::new(prompt, self.socket.listen(&id), self.times.poll.0);
-        let known = match prompt.seek {
-            true => self.seek(prompt, &id).await?,
-            false => Known::No,
+        let known = tokio::select! {
+            biased;
+            () = run.cancel.cancelled() => {
+                // It may have arrived all the same.
+                self.withdraw(&id).await;
+                return Err(stopped_for(Code::Cancelled));
+            }
+            known = self.hand_over(prompt, &id) => known?,
         };
         match known {
             Known::Over(verdict) => return conclude(verdict, None),
             Known::UnderWay => (run.report)(None, "found again on the server".into()),
-            Known::No => {
-                // Messages go to registered sockets alone. Without one the record has to do.
-                let _ = tokio::time::timeout(self.times.connect, self.socket.registered()).await;
-                self.submit(prompt, &id).await?;
-            }
+            Known::No => {}
         }
         self.follow(prompt, &id, run, &mut way).await
+    }
+
+    /// Makes sure that the server has the prompt: found there, or submitted.
+    async fn hand_over(&self, prompt: &Prompt, id: &str) -> Result<Known, PromptFailure> {
+        if prompt.seek {
+            match self.seek(prompt, id).await? {
+                Known::No => {}
+                known => return Ok(known),
+            }
+        }
+        // Messages go to registered sockets alone. Without one the record has to do.
+        let _ = tokio::time::timeout(self.times.connect, self.socket.registered()).await;
+        self.submit(prompt, id).await?;
+        Ok(Known::No)
     }
 
     /// Looks for a prompt that an earlier life of this host may have submitted.
@@ -81,7 +97,7 @@ impl Client {
         loop {
             match self.http.locate(id).await {
                 Ok(Place::Recorded(record)) => {
-                    let same = record.pointer("/prompt/2") == Some(&Value::Object(prompt.graph.clone()));
+                    let same = is_same(record.pointer("/prompt/3"), prompt);
                     match record::read(&record, &prompt.graph, &prompt.terms.temp_nodes) {
                         // Stopped when that host stopped: no answer to what is asked now.
                         Verdict::Interrupted { .. } => {}
@@ -92,8 +108,7 @@ impl Client {
                     return Ok(Known::No);
                 }
                 Ok(Place::Running | Place::Waiting { .. }) => {
-                    let graph = self.http.queued_graph(id).await.ok().flatten();
-                    if graph.is_none_or(|graph| graph == Value::Object(prompt.graph.clone())) {
+                    if is_same(self.http.queued_extra(id).await.ok().flatten().as_ref(), prompt) {
                         return Ok(Known::UnderWay);
                     }
                     // Something else under our id: what was asked for has changed since.
@@ -109,7 +124,8 @@ impl Client {
     }
 
     async fn submit(&self, prompt: &Prompt, id: &str) -> Result<(), PromptFailure> {
-        let body = json!({ "prompt": prompt.graph, "client_id": self.id, "prompt_id": id });
+        let extra = json!({ MARK: digest(prompt) });
+        let body = json!({ "prompt": prompt.graph, "client_id": self.id, "prompt_id": id, "extra_data": extra });
         let since = Instant::now();
         let mut sent_again = false;
         loop {
@@ -334,6 +350,19 @@ impl Client {
         }
         let _ = self.http.forget(id).await;
     }
+}
+
+/// Under this name in `extra_data`, which the server keeps beside a prompt: the digest of the graph as it was submitted.
+/// The graph that the server keeps will not do: it holds values as nodes take them, 8.0 where 8 was given.
+const MARK: &str = "enginehouse_graph";
+
+fn digest(prompt: &Prompt) -> String {
+    Digest::of(Value::Object(prompt.graph.clone()).to_string().as_bytes()).to_string()
+}
+
+/// Whether what the server has under the prompt's id is this prompt. Without a mark it is: the id is nobody else's.
+fn is_same(extra: Option<&Value>, prompt: &Prompt) -> bool {
+    extra.and_then(|extra| extra.get(MARK)?.as_str()).is_none_or(|mark| mark == digest(prompt))
 }
 
 /// What a server knows of a prompt before it is submitted.

@@ -250,6 +250,18 @@ async fn a_job_of_an_engine_that_takes_none_waits_until_it_does_and_the_other_en
     assert_eq!(house.lane.suspensions().all().len(), 0);
 }
 
+#[test]
+fn the_end_of_an_earlier_suspension_does_not_lift_a_later_one() {
+    let suspensions = Suspensions::none();
+    let suspension = |until| Suspension { reason: "why".into(), until };
+    let (earlier, later) = (suspension(Some(Timestamp(5))), suspension(None));
+    suspensions.suspend(EngineKind::Comfyui, earlier.clone());
+    suspensions.suspend(EngineKind::Comfyui, later.clone());
+    assert!(!suspensions.lift(EngineKind::Comfyui, &earlier));
+    assert_eq!(suspensions.all().get(&EngineKind::Comfyui), Some(&later));
+    assert!(suspensions.lift(EngineKind::Comfyui, &later));
+}
+
 #[tokio::test]
 async fn a_broken_machine_pauses_every_engine_and_the_job_waits() {
     let house = House::new();
